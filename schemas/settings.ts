@@ -1,0 +1,100 @@
+import { z } from 'zod'
+
+const port = (fallback: number) => z.coerce.number().int().min(0).max(65_535).default(fallback)
+const count = (fallback: number, min = 1, max = 1_000_000_000) =>
+  z.coerce.number().int().min(min).max(max).default(fallback)
+const seconds = (fallback: number) => z.coerce.number().positive().max(1_000_000_000).default(fallback)
+const text = z.string().min(1)
+
+/** Every setting: its variable, default and meaning. Read once, validated, every fault reported together. */
+export const Settings = z.object({
+  DATABASE_URL: text.optional().describe('PostgreSQL 15 or newer; absent: embedded PostgreSQL in DATA_DIR/postgres'),
+  DATA_DIR: text.default('.data').describe('embedded database'),
+  HTTP_HOST: text.default('127.0.0.1').describe('address of the HTTP listener'),
+  HTTP_PORT: port(3000).describe('port of the HTTP listener; 0 takes any free one'),
+  MQTT_HOST: text.default('127.0.0.1').describe('address of the MQTT listeners'),
+  MQTT_PORT: port(1883).describe('MQTT over TCP; 0 takes any free port'),
+  MQTT_WS_PORT: port(8083).describe('MQTT over WebSocket, path /mqtt; 0 takes any free port'),
+  MQTT_TOPIC_ROOT: z
+    .string()
+    .regex(/^[A-Za-z0-9._-]+(\/[A-Za-z0-9._-]+)*$/, 'must be topic levels of letters, digits, ".", "_", "-"')
+    .default('signalbox/v1')
+    .describe('prefix of every topic'),
+  ADMIN_TOKEN: z
+    .string()
+    .regex(/^sbt_[A-Za-z0-9_-]{20,}$/, 'must be sbt_ and at least 20 letters, digits, "_" or "-"')
+    .optional()
+    .describe('token of the bootstrap administrator; absent: generated at the first start and printed once'),
+  ALLOW_INSECURE: z.stringbool().default(false).describe('allow plain listeners beyond loopback'),
+  LOG_LEVEL: z
+    .enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'])
+    .default('info')
+    .describe('pino level'),
+
+  DATABASE_POOL: count(10, 4, 1000).describe('PostgreSQL connections of this node'),
+  DATABASE_TIMEOUT_SECONDS: seconds(5).describe('no answer for this long from PostgreSQL counts as down'),
+  DEFAULT_TTL_SECONDS: count(604_800).describe('time to live of a command that names none'),
+  DEFAULT_START_TIMEOUT_SECONDS: count(3600).describe(
+    'from the first claim of an attempt until the client says it started',
+  ),
+  DEFAULT_TIMEOUT_SECONDS: count(3600).describe('from running until the outcome'),
+  DEFAULT_MAX_RETRIES: count(3, 0, 100).describe('further attempts of an at_least_once command'),
+  RETRY_BACKOFF_SECONDS: seconds(5).describe(
+    'upper bound of the wait before the second attempt; doubles with each further one',
+  ),
+  RETRY_BACKOFF_MAX_SECONDS: seconds(900).describe('upper bound of the wait before any attempt'),
+  DEFAULT_MAX_IN_FLIGHT: count(8, 1, 1000).describe(
+    'executions of one client that are queued, delivered or running at once',
+  ),
+  MAX_PENDING_PER_CLIENT: count(1000).describe(
+    'pending executions of one client; more are refused with QUEUE_FULL, priority 10 excepted',
+  ),
+  PUBACK_TIMEOUT_SECONDS: seconds(30).describe(
+    'a client that leaves a message unacknowledged for this long is disconnected',
+  ),
+  SWEEP_INTERVAL_SECONDS: seconds(1).describe(
+    'how often expiries, timeouts and work that the fast path missed are looked for',
+  ),
+  IDEMPOTENCY_KEY_SECONDS: count(86_400).describe('how long an Idempotency-Key is remembered'),
+  MAX_PAYLOAD_BYTES: count(262_144).describe('largest payload of a command, as JSON in UTF-8'),
+  HTTP_MAX_BODY_BYTES: count(1_048_576).describe('largest body of an HTTP request'),
+  HTTP_WAIT_MAX_SECONDS: count(60).describe('longest ?wait='),
+  HTTP_REQUEST_TIMEOUT_SECONDS: seconds(30).describe('a request must have arrived completely by then'),
+  SHUTDOWN_SECONDS: seconds(10).describe('open requests get this long to end at shutdown'),
+  MQTT_KEEPALIVE_MAX_SECONDS: count(120, 1, 65_535).describe('keepalive 0 or above this is supervised at this limit'),
+  MQTT_CONNECT_TIMEOUT_SECONDS: seconds(5).describe('a connection must send its CONNECT within this time'),
+  MQTT_SLOW_READER_SECONDS: seconds(5).describe('a reader that stays blocked for this long is disconnected'),
+  MAX_HELD_REPORTS: count(16, 1, 1000).describe(
+    'messages of one connection that wait for their commit before its socket is paused',
+  ),
+  CREDENTIAL_CACHE_SECONDS: seconds(10).describe('how long a verified or refused credential is remembered'),
+})
+export type Settings = z.infer<typeof Settings>
+
+export class SettingsError extends Error {
+  constructor(faults: string[]) {
+    super(`settings are not valid:\n${faults.map((fault) => `  ${fault}`).join('\n')}`)
+    this.name = 'SettingsError'
+  }
+}
+
+const LOOPBACK = /^(127\.\d+\.\d+\.\d+|::1|localhost)$/
+
+/** Parses raw variables (`process.env` or a test's overrides). Throws SettingsError with every fault at once. */
+export function parseSettings(raw: Record<string, unknown>): Settings {
+  const known = Object.keys(Settings.shape)
+  const given = Object.fromEntries(
+    known.filter((key) => raw[key] !== undefined && raw[key] !== '').map((key) => [key, raw[key]]),
+  )
+  const parsed = Settings.safeParse(given)
+  if (!parsed.success)
+    throw new SettingsError(parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`))
+  const settings = parsed.data
+  const exposed = (['HTTP_HOST', 'MQTT_HOST'] as const).filter((key) => !LOOPBACK.test(settings[key]))
+  if (exposed.length > 0 && !settings.ALLOW_INSECURE) {
+    throw new SettingsError(
+      exposed.map((key) => `${key}: ${settings[key]} is beyond loopback; that needs ALLOW_INSECURE=true`),
+    )
+  }
+  return settings
+}
