@@ -61,7 +61,7 @@ export const Settings = z.object({
   HTTP_WAIT_MAX_SECONDS: count(60).describe('longest ?wait='),
   HTTP_REQUEST_TIMEOUT_SECONDS: seconds(30).describe('a request must have arrived completely by then'),
   SHUTDOWN_SECONDS: seconds(10).describe('open requests get this long to end at shutdown'),
-  MQTT_KEEPALIVE_MAX_SECONDS: count(120, 1, 65_535).describe('keepalive 0 or above this is supervised at this limit'),
+  MQTT_KEEPALIVE_MAX: count(120, 1, 65_535).describe('seconds; keepalive 0 or above this is supervised at this limit'),
   MQTT_CONNECT_TIMEOUT_SECONDS: seconds(5).describe('a connection must send its CONNECT within this time'),
   MQTT_SLOW_READER_SECONDS: seconds(5).describe('a reader that stays blocked for this long is disconnected'),
   MAX_HELD_REPORTS: count(16, 1, 1000).describe(
