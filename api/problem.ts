@@ -1,0 +1,42 @@
+import { STATUS_CODES } from 'node:http'
+import type { Context, Next } from 'koa'
+import type { Logger } from 'pino'
+import { asAppError } from '../control/as-app-error.ts'
+import { AppError, ERROR_STATUS, type ErrorCode, type InputFault } from '../schemas/errors.ts'
+
+/** What the router leaves: no such path, or not with this method (its Allow header says which). */
+const NO_ROUTE = [404, 405, 501]
+
+/** Answers every error as RFC 9457 problem details; what is not ours to show is logged whole and answered as a bare 500. */
+export function problems(log: Logger) {
+  return async (ctx: Context, next: Next): Promise<void> => {
+    try {
+      await next()
+      if (NO_ROUTE.includes(ctx.status) && ctx.body == null) {
+        throw new AppError('NOT_FOUND', `There is no ${ctx.method} ${ctx.path}.`)
+      }
+    } catch (error) {
+      const problem = asAppError(error)
+      if (problem.code === 'INTERNAL')
+        log.error({ err: error, requestId: ctx.state.requestId, method: ctx.method, path: ctx.path }, 'request failed')
+      answer(ctx, problem.code, problem.message, problem.faults)
+    }
+  }
+}
+
+function answer(ctx: Context, code: ErrorCode, detail: string, errors?: InputFault[]): void {
+  const status = ERROR_STATUS[code]
+  ctx.status = status
+  ctx.body = {
+    type: 'about:blank',
+    title: STATUS_CODES[status] ?? code,
+    status,
+    code,
+    detail,
+    instance: ctx.path,
+    ...(errors ? { errors } : {}),
+  }
+  ctx.type = 'application/problem+json'
+  if (status === 401) ctx.set('WWW-Authenticate', 'Bearer')
+  if (status === 429 || status === 503) ctx.set('Retry-After', '1')
+}

@@ -1,0 +1,144 @@
+import Router from '@koa/router'
+import type { Context } from 'koa'
+import type { z } from 'zod'
+import type { Authenticator } from '../control/access/authenticate.ts'
+import { authorize, type Permission } from '../control/access/permissions.ts'
+import { AppError, invalidInput } from '../schemas/errors.ts'
+import { jsonFault } from '../schemas/json.ts'
+import type { Principal } from '../schemas/principals.ts'
+
+/** What a handler gets: parsed and authorised. */
+export interface RouteInput<Params, Query, Body> {
+  params: Params
+  query: Query
+  body: Body
+  principal: Principal
+  /** Header values by lower-case name. */
+  header(name: string): string | undefined
+  /** Aborted when the caller is gone. */
+  gone: AbortSignal
+}
+
+export interface Reply {
+  status: number
+  headers?: Record<string, string>
+  body?: unknown
+}
+
+/** A route as data: documents, tests and the router read the same list. */
+export interface Route {
+  method: 'get' | 'post' | 'put' | 'patch' | 'delete'
+  /** Below /api, in @koa/router's syntax. */
+  path: string
+  summary: string
+  permission: Permission
+  params?: z.ZodType
+  query?: z.ZodType
+  body?: z.ZodType
+  /** By status; null for an empty body. Checked in tests. */
+  responses: Record<number, z.ZodType | null>
+  // biome-ignore lint/suspicious/noExplicitAny: the list holds routes of all shapes; `route` checks each one
+  handle(input: RouteInput<any, any, any>): Promise<Reply>
+}
+
+type Parsed<T> = T extends z.ZodType ? z.infer<T> : undefined
+
+/** Ties a handler's input to the schemas beside it. */
+export function route<
+  P extends z.ZodType | undefined,
+  Q extends z.ZodType | undefined,
+  B extends z.ZodType | undefined,
+>(
+  definition: Omit<Route, 'handle' | 'params' | 'query' | 'body'> & {
+    params?: P
+    query?: Q
+    body?: B
+    handle(input: RouteInput<Parsed<P>, Parsed<Q>, Parsed<B>>): Promise<Reply>
+  },
+): Route {
+  return definition as Route
+}
+
+export interface MountOptions {
+  authenticator: Authenticator
+  /** In tests: an answer that is not as declared is a 500. */
+  checkResponses: boolean
+}
+
+/** Each request: authenticate, authorise, parse, call, answer. */
+export function mount(routes: Route[], options: MountOptions): Router {
+  const router = new Router({ prefix: '/api' })
+  for (const item of routes) {
+    router[item.method](item.path, async (ctx: Context & { params: Record<string, string> }) => {
+      const principal = await authenticate(ctx, options.authenticator)
+      authorize(principal, item.permission)
+      const reply = await item.handle({
+        params: parseParams(item.params, ctx.params),
+        query: parse(item.query, ctx.query, 'query'),
+        body: parseBody(item, ctx),
+        principal,
+        header: (name) => ctx.get(name) || undefined,
+        gone: goneSignal(ctx),
+      })
+      if (options.checkResponses) checkResponse(item, reply)
+      ctx.status = reply.status
+      for (const [name, value] of Object.entries(reply.headers ?? {})) ctx.set(name, value)
+      ctx.body = reply.body ?? null
+    })
+  }
+  return router
+}
+
+async function authenticate(ctx: Context, authenticator: Authenticator): Promise<Principal> {
+  const token = /^Bearer +(\S+)$/i.exec(ctx.get('authorization'))?.[1]
+  const principal = token?.startsWith('sbt_') ? await authenticator.principal(token) : undefined
+  if (!principal)
+    throw new AppError(
+      'UNAUTHORIZED',
+      token ? 'The token is not valid.' : 'Give an API token: Authorization: Bearer sbt_…',
+    )
+  return principal
+}
+
+function parse(schema: z.ZodType | undefined, value: unknown, at: string): unknown {
+  if (!schema) return undefined
+  const parsed = schema.safeParse(value)
+  if (!parsed.success) throw invalidInput(parsed.error, at)
+  return parsed.data
+}
+
+/** An id in the path that cannot be one names nothing: 404, not 400. */
+function parseParams(schema: z.ZodType | undefined, params: Record<string, string>): unknown {
+  if (!schema) return undefined
+  const parsed = schema.safeParse(params)
+  if (!parsed.success) {
+    const key = parsed.error.issues[0]?.path[0] as string
+    // PUT /actions/{name} makes the name; everything else looks it up.
+    throw new AppError('NOT_FOUND', `${key} ${JSON.stringify(params[key])} ${parsed.error.issues[0]?.message}.`)
+  }
+  return parsed.data
+}
+
+function parseBody(item: Route, ctx: Context): unknown {
+  if (!item.body) return undefined
+  const body = (ctx.request as { body?: unknown }).body
+  const fault = jsonFault(body)
+  if (fault) throw new AppError('INVALID_INPUT', `The body ${fault}.`, [{ path: 'body', message: fault }])
+  return parse(item.body, body ?? {}, 'body')
+}
+
+function goneSignal(ctx: Context): AbortSignal {
+  const controller = new AbortController()
+  ctx.res.once('close', () => controller.abort())
+  return controller.signal
+}
+
+function checkResponse(item: Route, reply: Reply): void {
+  const schema = item.responses[reply.status]
+  if (schema === undefined)
+    throw new Error(`${item.method} ${item.path} answers ${reply.status}, which it does not declare`)
+  if (schema === null) return
+  const parsed = schema.safeParse(reply.body)
+  if (!parsed.success)
+    throw new Error(`${item.method} ${item.path} answers what it does not declare: ${parsed.error.message}`)
+}

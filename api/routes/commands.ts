@@ -1,0 +1,130 @@
+import { z } from 'zod'
+import { awaitCommand } from '../../control/commands/await-command.ts'
+import { cancelCommand } from '../../control/commands/cancel-command.ts'
+import { createCommand } from '../../control/commands/create-command.ts'
+import { explainCommand } from '../../control/commands/explain-command.ts'
+import { readCommand, readCommands, readExecutions, readTimeline } from '../../control/commands/read-commands.ts'
+import type { Control } from '../../control/control.ts'
+import {
+  CancelCommand,
+  CancelOutcome,
+  Command,
+  CreateCommand,
+  Explanation,
+  IdempotencyKey,
+  ListCommands,
+} from '../../schemas/commands.ts'
+import { AppError } from '../../schemas/errors.ts'
+import { Event } from '../../schemas/events.ts'
+import { Execution, Status } from '../../schemas/executions.ts'
+import { CommandId, Id } from '../../schemas/ids.ts'
+import { listOf, pagingBy, presentPage } from '../paging.ts'
+import { type Route, route } from '../route.ts'
+
+const params = z.object({ id: CommandId })
+
+export function commandRoutes(control: Control): Route[] {
+  const { db, settings } = control
+  const wait = z.coerce.number().min(0).max(settings.HTTP_WAIT_MAX_SECONDS).optional()
+
+  return [
+    route({
+      method: 'post',
+      path: '/commands',
+      summary: 'Send a command. Answered once it is stored; with ?wait once it is settled, or with the state so far.',
+      permission: 'command:create',
+      query: z.object({ wait }),
+      body: CreateCommand,
+      responses: { 200: Command, 201: Command },
+      async handle({ body, query, principal, header, gone }) {
+        const key = parseIdempotencyKey(header('idempotency-key'))
+        const { command, replayed } = await createCommand(control, principal, body, key)
+        const current = query.wait ? await awaitCommand(control, command.id, query.wait, gone) : command
+        return {
+          status: replayed ? 200 : 201,
+          headers: { Location: `/api/commands/${command.id}`, ...(replayed ? { 'Idempotent-Replayed': 'true' } : {}) },
+          body: current,
+        }
+      },
+    }),
+    route({
+      method: 'get',
+      path: '/commands',
+      summary: 'Commands, newest first.',
+      permission: 'command:read',
+      query: pagingBy(CommandId).and(ListCommands),
+      responses: { 200: listOf(Command) },
+      async handle({ query: { limit, cursor, ...filter } }) {
+        return { status: 200, body: presentPage(await readCommands(db, filter, { limit, after: cursor })) }
+      },
+    }),
+    route({
+      method: 'get',
+      path: '/commands/:id',
+      summary: 'One command with the counts of its executions; with one target also its result.',
+      permission: 'command:read',
+      params,
+      query: z.object({ wait }),
+      responses: { 200: Command },
+      async handle({ params: { id }, query, gone }) {
+        const command = query.wait ? await awaitCommand(control, id, query.wait, gone) : await readCommand(db, id)
+        return { status: 200, body: command }
+      },
+    }),
+    route({
+      method: 'get',
+      path: '/commands/:id/executions',
+      summary: 'The command on each of its clients.',
+      permission: 'command:read',
+      params,
+      query: pagingBy(Id).and(z.object({ status: Status.optional() })),
+      responses: { 200: listOf(Execution) },
+      async handle({ params: { id }, query: { limit, cursor, status } }) {
+        return { status: 200, body: presentPage(await readExecutions(db, id, { status }, { limit, after: cursor })) }
+      },
+    }),
+    route({
+      method: 'get',
+      path: '/commands/:id/timeline',
+      summary: "The command's events in order.",
+      permission: 'command:read',
+      params,
+      query: pagingBy(z.string().regex(/^\d{1,15}$/)).and(z.object({ clientId: Id.optional() })),
+      responses: { 200: listOf(Event) },
+      async handle({ params: { id }, query: { limit, cursor, clientId } }) {
+        return { status: 200, body: presentPage(await readTimeline(db, id, { clientId }, { limit, after: cursor })) }
+      },
+    }),
+    route({
+      method: 'get',
+      path: '/commands/:id/explain',
+      summary: 'Why each unfinished execution has not moved, in words and codes.',
+      permission: 'command:read',
+      params,
+      responses: { 200: z.object({ items: z.array(Explanation) }) },
+      async handle({ params: { id } }) {
+        return { status: 200, body: { items: await explainCommand(control, id) } }
+      },
+    }),
+    route({
+      method: 'post',
+      path: '/commands/:id/cancel',
+      summary: 'Withdraw what was not handed over; ask the client about the rest.',
+      permission: 'command:cancel',
+      params,
+      body: CancelCommand,
+      responses: { 200: CancelOutcome },
+      async handle({ params: { id }, body }) {
+        return { status: 200, body: await cancelCommand(control, id, body) }
+      },
+    }),
+  ]
+}
+
+function parseIdempotencyKey(value: string | undefined): string | undefined {
+  if (value === undefined) return undefined
+  const parsed = IdempotencyKey.safeParse(value)
+  if (parsed.success) return parsed.data
+  const message = parsed.error.issues[0]?.message ?? 'is not valid'
+  throw new AppError('INVALID_INPUT', `Idempotency-Key ${message}.`, [{ path: 'Idempotency-Key', message }])
+}

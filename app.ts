@@ -1,0 +1,99 @@
+import { join, resolve } from 'node:path'
+import { sql } from 'kysely'
+import { type Logger, pino } from 'pino'
+import { type Api, createApi } from './api/server.ts'
+import { type Broker, createBroker } from './broker/broker.ts'
+import { bootstrapAdministrator } from './control/access/bootstrap-administrator.ts'
+import { type Control, createControl, type Passed } from './control/control.ts'
+import { connectDatabase } from './db/connect.ts'
+import { startEmbeddedPostgres } from './db/embedded-postgres.ts'
+import { migrate } from './db/migrate.ts'
+import type { Settings } from './schemas/settings.ts'
+
+export interface Overrides {
+  log?: Logger
+  /** In tests: every HTTP answer is checked against its schema. */
+  checkResponses?: boolean
+  /** In tests: called at named points of a command's way. */
+  passed?: Passed
+  random?: () => number
+}
+
+/** Where a started server can be reached. */
+export interface Addresses {
+  http: string
+  mqtt: string
+  mqttWebSocket: string
+  database: string
+  /** Shown once, at the very first start without ADMIN_TOKEN. */
+  newAdminToken: string | undefined
+}
+
+export interface App {
+  start(): Promise<Addresses>
+  /** Start in reverse: intake first, the database last. */
+  stop(): Promise<void>
+}
+
+/** The composition root: builds everything once, and alone knows everything. */
+export function createApp(settings: Settings, overrides: Overrides = {}): App {
+  const log = overrides.log ?? pino({ level: settings.LOG_LEVEL }, pino.destination(2))
+  const started = new AsyncDisposableStack()
+
+  async function start(): Promise<Addresses> {
+    try {
+      const connection = await database()
+      const db = connectDatabase({
+        connection: connection.target,
+        poolSize: settings.DATABASE_POOL,
+        timeoutSeconds: settings.DATABASE_TIMEOUT_SECONDS,
+        onIdleError: (error) => log.warn({ reason: error.message }, 'database connection lost'),
+      })
+      started.defer(() => db.destroy())
+      const applied = await migrate(db)
+      if (applied.length > 0) log.info({ migrations: applied }, 'schema is up to date')
+      const newAdminToken = await bootstrapAdministrator(db, settings.ADMIN_TOKEN)
+
+      const broker: Broker = createBroker({ settings, log })
+      const control: Control = createControl({ db, settings, log, transport: broker.transport, ...overrides })
+      started.defer(() => control.stop())
+      await broker.attach(control)
+      started.defer(() => broker.stop())
+      await control.recover()
+      control.start()
+      const { mqttPort, wsPort } = await broker.listen()
+      const health = { database: () => sql`select 1`.execute(db) }
+      const api: Api = createApi({ control, log, health, checkResponses: overrides.checkResponses ?? false })
+      const { httpPort } = await api.listen()
+      started.defer(() => api.stop())
+      return {
+        http: `http://${host(settings.HTTP_HOST)}:${httpPort}`,
+        mqtt: `mqtt://${host(settings.MQTT_HOST)}:${mqttPort}`,
+        mqttWebSocket: `ws://${host(settings.MQTT_HOST)}:${wsPort}/mqtt`,
+        database: connection.shown,
+        newAdminToken,
+      }
+    } catch (error) {
+      await started.disposeAsync()
+      throw error
+    }
+  }
+
+  async function database() {
+    if (settings.DATABASE_URL !== undefined)
+      return { target: settings.DATABASE_URL, shown: withoutPassword(settings.DATABASE_URL) }
+    const postgres = await startEmbeddedPostgres({ dataDir: join(resolve(settings.DATA_DIR), 'postgres'), log })
+    started.defer(() => postgres.stop())
+    return { target: postgres.connection, shown: postgres.url }
+  }
+
+  return { start, stop: () => started.disposeAsync() }
+}
+
+const host = (address: string): string => (address.includes(':') ? `[${address}]` : address)
+
+function withoutPassword(url: string): string {
+  const shown = new URL(url)
+  if (shown.password) shown.password = '***'
+  return shown.href
+}

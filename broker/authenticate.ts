@@ -1,0 +1,173 @@
+import type { Aedes, Client } from 'aedes'
+import type { Logger } from 'pino'
+import type { Control } from '../control/control.ts'
+import { AppError } from '../schemas/errors.ts'
+import type { Settings } from '../schemas/settings.ts'
+import { buildTopic } from '../schemas/topics.ts'
+import { type Login, mayPublish } from './access.ts'
+import { noDuplicates } from './aedes-internals.ts'
+import type { Connection, Connections } from './connections.ts'
+import { createKeyedLock } from './keyed-lock.ts'
+
+/** CONNACK return codes [MQTT-3.2.2.3]. */
+type ReturnCode = 2 | 3 | 4 | 5
+
+/** A connection that is refused, with the CONNACK code and the cause for the log. */
+export class Refusal extends Error {
+  readonly returnCode: ReturnCode
+
+  constructor(returnCode: ReturnCode, message: string) {
+    super(message)
+    this.returnCode = returnCode
+  }
+}
+
+interface ConnectPacket {
+  clientId: string
+  clean?: boolean
+  keepalive?: number
+  protocolVersion?: number
+  will?: { topic: string }
+}
+
+export interface AuthenticateDeps {
+  settings: Settings
+  log: Logger
+  control: Control
+  connections: Connections
+  broker(): Aedes & { clients: Record<string, Client | undefined> }
+}
+
+/** The steps from CONNECT to CONNACK. */
+export function createAuthentication(deps: AuthenticateDeps) {
+  const { settings, control, connections } = deps
+  const root = settings.MQTT_TOPIC_ROOT
+  const locks = createKeyedLock()
+
+  /** Before Aedes looks at the CONNECT: notes what it would not tell us later, and corrects what we supervise differently. */
+  function preConnect(client: Client, packet: ConnectPacket): void {
+    const connection = connections.add(client)
+    connection.emptyClientId = packet.clientId === '' && !packet.clean
+    if ((packet.protocolVersion ?? 4) > 4) {
+      deps.log.warn({ address: connection.address }, 'MQTT 5 client refused: choose 3.1.1')
+    }
+    const max = settings.MQTT_KEEPALIVE_MAX
+    packet.keepalive = Math.min(packet.keepalive || max, max)
+    // Presence is the server's: a will on the own status is accepted and ignored.
+    if (packet.will?.topic === buildTopic(root, 'clientStatus', { clientId: packet.clientId || '-' }))
+      delete packet.will
+    connection.willTopic = packet.will?.topic
+  }
+
+  async function authenticate(
+    client: Client,
+    username: string | undefined,
+    password: Buffer | undefined,
+  ): Promise<void> {
+    const connection = connections.of(client)
+    const login = await identify(connection, username, password?.toString())
+    checkWill(login, connection.willTopic)
+    // One connection per client id at a time from here until it is ready or gone: without it two may live at once.
+    connection.release = await locks.acquire(client.id)
+    client.conn.once('close', connection.release)
+    if (client.closed) return connection.release()
+    await takeOver(client)
+    connection.login = login
+    connection.client.duplicates = noDuplicates(deps.broker().id)
+    await enter(connection, login)
+  }
+
+  async function identify(
+    connection: Connection,
+    username: string | undefined,
+    password: string | undefined,
+  ): Promise<Login> {
+    if (connection.emptyClientId) throw new Refusal(2, 'an empty client id needs clean session [MQTT-3.1.3-8]')
+    if (!username || !password) throw new Refusal(4, 'anonymous: give user name and password')
+    const id = connection.client.id
+    if (password.startsWith('sbt_')) {
+      const principal = await control.authenticator.principal(password)
+      if (!principal || principal.name !== username) throw new Refusal(4, `no such token for principal ${username}`)
+      if (await control.authenticator.clientExists(id)) throw new Refusal(5, `client id ${id} belongs to a client`)
+      return { kind: 'principal', principal }
+    }
+    const credential = await control.authenticator.client(username, password)
+    if (!credential) throw new Refusal(4, `bad key for client ${username}`)
+    if (credential.disabled) throw new Refusal(5, `client ${username} is disabled`)
+    if (id === username) return { kind: 'client', clientId: username, config: credential.config }
+    if (id.startsWith(`${username}~`) && id.length > username.length + 1) return { kind: 'report', clientId: username }
+    throw new Refusal(5, `client id ${id} is not ${username}'s`)
+  }
+
+  function checkWill(login: Login, willTopic: string | undefined): void {
+    if (willTopic === undefined) return
+    const allowed = login.kind === 'report' ? 'a report connection has no will' : mayPublish(login, root, willTopic)
+    if (typeof allowed === 'string') throw new Refusal(5, `will on ${willTopic}: ${allowed}`)
+  }
+
+  /**
+   * [MQTT-3.1.4-2], with the older connection gone completely first: Aedes forgets a client by its id while it closes, and would
+   * forget the new one with it; and sessions of one client end and begin in their order.
+   */
+  async function takeOver(client: Client): Promise<void> {
+    const older = deps.broker().clients[client.id]
+    const main = connections.main(client.id)
+    if (older) {
+      older.close()
+      await connections.of(older).unregistered
+    }
+    if (!main) return
+    main.client.close()
+    const ended = await Promise.race([main.ended.then(() => true), timeUp(settings.DATABASE_TIMEOUT_SECONDS)])
+    if (!ended) throw new Refusal(3, 'the older session could not be ended: the database does not answer')
+  }
+
+  async function enter(connection: Connection, login: Login): Promise<void> {
+    const { client } = connection
+    if (login.kind === 'client') {
+      const opening = control.sessions.open(login.clientId, login.config)
+      // From here on the end of the socket is the end of a session, whatever Aedes makes of it.
+      connection.ended = new Promise((resolve) => {
+        client.conn.once('close', () => void endSession(connection, opening).finally(resolve))
+      })
+      connections.loggedIn(connection)
+      connection.session = await opening
+    } else {
+      connections.loggedIn(connection)
+      client.conn.once('close', () => connections.remove(connection))
+    }
+  }
+
+  async function endSession(connection: Connection, opening: Promise<unknown>): Promise<void> {
+    try {
+      await opening
+      if (connection.session) {
+        connection.session.ending = true
+        await connection.tail
+        await control.sessions.end(connection.session)
+      }
+    } catch (error) {
+      deps.log.warn(
+        { clientId: connection.client.id, reason: (error as Error).message },
+        'session end is not committed',
+      )
+    } finally {
+      connections.remove(connection)
+    }
+  }
+
+  return { preConnect, authenticate }
+}
+
+/** What the CONNACK says of an error: the database's absence is 3, never 4 or 5 (rule 3). */
+export function refusalOf(error: unknown): Refusal {
+  if (error instanceof Refusal) return error
+  if (error instanceof AppError && error.code === 'CLIENT_DISABLED') return new Refusal(5, error.message)
+  return new Refusal(3, error instanceof Error ? error.message : String(error))
+}
+
+function timeUp(seconds: number): Promise<false> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, seconds * 1000, false).unref()
+  })
+}

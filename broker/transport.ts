@@ -1,0 +1,98 @@
+import type { Aedes, AedesPublishPacket, Client } from 'aedes'
+import type { Logger } from 'pino'
+import type { Transport } from '../control/transport.ts'
+import type { Settings } from '../schemas/settings.ts'
+import { buildTopic, COMMAND_TOPICS, parseTopic, type TopicName, type TopicParams } from '../schemas/topics.ts'
+import type { Connection, Connections } from './connections.ts'
+
+interface Forward {
+  to: Connection
+  handover: { commandId: string; attempt: number } | null
+  written: boolean
+}
+
+export interface MqttTransport extends Transport {
+  /** Aedes asks before each write to a client: a command goes to the one it was claimed for, and its PUBACK is expected. */
+  authorizeForward(client: Client, packet: AedesPublishPacket): AedesPublishPacket | null
+}
+
+export function createTransport(deps: {
+  settings: Settings
+  log: Logger
+  connections: Connections
+  broker(): Aedes
+}): MqttTransport {
+  const { connections } = deps
+  const root = deps.settings.MQTT_TOPIC_ROOT
+  /** Aedes copies packets on their way, but not the payload: it tells which forward a write belongs to. */
+  const forwards = new WeakMap<Buffer, Forward>()
+
+  function publish(
+    name: TopicName,
+    params: TopicParams,
+    payload: Buffer,
+    options: { qos: 0 | 1; retain: boolean },
+  ): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const packet = { cmd: 'publish' as const, topic: buildTopic(root, name, params), payload, dup: false, ...options }
+      deps.broker().publish(packet, (error) => (error ? reject(error) : resolve()))
+    })
+  }
+
+  const encode = (value: unknown): Buffer => Buffer.from(JSON.stringify(value))
+
+  return {
+    async forward(session, message, handover) {
+      const connection = connections.main(session.clientId)
+      if (connection?.session?.epoch !== session.epoch || connection.client.closed) return false
+      const payload = encode(message)
+      const forward: Forward = { to: connection, handover, written: false }
+      forwards.set(payload, forward)
+      await publish('clientCommands', { clientId: session.clientId }, payload, { qos: 1, retain: false })
+      return forward.written
+    },
+
+    authorizeForward(client, packet) {
+      const connection = connections.of(client)
+      if (connection.login?.kind !== 'client') return packet
+      const topic = parseTopic(root, packet.topic)
+      if (!topic || client.closed) return null
+      const forward = forwards.get(packet.payload as Buffer)
+      if (COMMAND_TOPICS.includes(topic.name) && forward?.to !== connection) return null
+      if (packet.qos === 0 || connection.client.subscriptions[packet.topic]?.qos === 0) return packet
+      const id = connection.packetIds.take({ handover: forward?.handover ?? null, at: performance.now() })
+      if (id === undefined) return null
+      packet.messageId = id
+      if (forward) forward.written = true
+      return packet
+    },
+
+    reply: (clientId, reply) => publish('clientReplies', { clientId }, encode(reply), { qos: 1, retain: false }),
+    retainPresence: (clientId, presence) =>
+      publish('clientStatus', { clientId }, encode(presence), { qos: 1, retain: true }),
+
+    async retainConfig(clientId, config) {
+      const client = connections.main(clientId)?.client
+      const lost = Object.keys(client?.subscriptions ?? {}).filter((filter) => {
+        const zone = parseTopic(root, filter)?.params.zone
+        return zone !== undefined && !config.zones.includes(zone)
+      })
+      if (client && lost.length > 0)
+        await new Promise<void>((resolve) => client.unsubscribe(lost.map((topic) => topic) as never, () => resolve()))
+      await publish('clientConfig', { clientId }, encode(config), { qos: 1, retain: true })
+    },
+
+    async forget(clientId) {
+      const nothing = { qos: 1, retain: true } as const
+      await publish('clientStatus', { clientId }, Buffer.alloc(0), nothing)
+      await publish('clientConfig', { clientId }, Buffer.alloc(0), nothing)
+    },
+
+    disconnect(clientId, why) {
+      for (const connection of connections.ofClient(clientId)) {
+        deps.log.info({ clientId, connection: connection.client.id, reason: why }, 'client disconnected by the server')
+        connection.client.close()
+      }
+    },
+  }
+}

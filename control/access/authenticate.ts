@@ -1,0 +1,41 @@
+import { type ClientCredential, findCredentials } from '../../db/clients.ts'
+import type { Db } from '../../db/connect.ts'
+import { findPrincipalByToken } from '../../db/principals.ts'
+import type { Principal } from '../../schemas/principals.ts'
+import { createBatcher } from '../batcher.ts'
+import { createCache } from './cache.ts'
+import { hashSecret, sameHash } from './secrets.ts'
+
+/** Who is behind a key or a token. Answers are remembered briefly; a change of a client drops its entry at once. */
+export interface Authenticator {
+  /** Undefined if there is no such client or the key is another. Throws UNAVAILABLE while the database is down. */
+  client(clientId: string, key: string): Promise<ClientCredential | undefined>
+  clientExists(clientId: string): Promise<boolean>
+  principal(token: string): Promise<Principal | undefined>
+  forgetClient(clientId: string): void
+}
+
+export function createAuthenticator(deps: { db: Db; cacheSeconds: number }): Authenticator {
+  const lookups = createBatcher<string, ClientCredential | undefined>({
+    run: async (ids) => {
+      const found = new Map((await findCredentials(deps.db, ids)).map((credential) => [credential.id, credential]))
+      return ids.map((id) => found.get(id))
+    },
+    max: 500,
+    whenDown: 'reject',
+  })
+  const clients = createCache(deps.cacheSeconds, (id) => lookups.add(id))
+  const principals = createCache(deps.cacheSeconds, (hash) => findPrincipalByToken(deps.db, Buffer.from(hash, 'hex')))
+  const nobody = hashSecret('')
+
+  return {
+    async client(clientId, key) {
+      const credential = await clients.get(clientId)
+      const same = sameHash(hashSecret(key), credential?.keyHash ?? nobody)
+      return same ? credential : undefined
+    },
+    clientExists: async (clientId) => (await clients.get(clientId)) !== undefined,
+    principal: (token) => principals.get(hashSecret(token).toString('hex')),
+    forgetClient: (clientId) => clients.forget(clientId),
+  }
+}

@@ -1,0 +1,21 @@
+import { AppError } from '../../schemas/errors.ts'
+import type { Principal, Role } from '../../schemas/principals.ts'
+
+/** What may be done, and by which roles. The one table that every door asks. */
+const PERMISSIONS = {
+  'command:read': ['admin', 'operator', 'technician', 'viewer'],
+  'command:create': ['admin'],
+  'command:cancel': ['admin'],
+  'client:read': ['admin', 'operator', 'technician', 'viewer'],
+  'client:manage': ['admin'],
+  'action:read': ['admin', 'operator', 'technician', 'viewer'],
+  'action:manage': ['admin'],
+} as const satisfies Record<string, readonly Role[]>
+
+export type Permission = keyof typeof PERMISSIONS
+
+/** Throws FORBIDDEN. */
+export function authorize(principal: Principal, permission: Permission): void {
+  if ((PERMISSIONS[permission] as readonly Role[]).includes(principal.role)) return
+  throw new AppError('FORBIDDEN', `Role ${principal.role} may not do this (${permission}).`)
+}

@@ -1,0 +1,9 @@
+import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
+
+/** `sbk_` for a client key, `sbt_` for an API token, and 256 random bits: a plain hash of that much entropy cannot be guessed. */
+export const newSecret = (kind: 'sbk' | 'sbt'): string => `${kind}_${randomBytes(32).toString('base64url')}`
+
+export const hashSecret = (secret: string): Buffer => createHash('sha256').update(secret).digest()
+
+/** In constant time. Both are SHA-256. */
+export const sameHash = (a: Buffer, b: Buffer): boolean => a.length === b.length && timingSafeEqual(a, b)

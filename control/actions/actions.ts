@@ -1,0 +1,76 @@
+import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js'
+import { deleteAction, findAction, listActions, putAction } from '../../db/actions.ts'
+import type { Db } from '../../db/connect.ts'
+import type { Action, PutAction } from '../../schemas/actions.ts'
+import { AppError } from '../../schemas/errors.ts'
+import type { Json } from '../../schemas/json.ts'
+import type { Page, Paging } from '../../schemas/paging.ts'
+import { createCache } from '../access/cache.ts'
+
+/** Registered actions: how a command's payload is checked and what it gets by default. */
+export interface Actions {
+  /** From a short memory: a command is judged by an action that is at most CREDENTIAL_CACHE_SECONDS old. */
+  find(name: string): Promise<Action | undefined>
+  /** Throws NOT_FOUND. */
+  read(name: string): Promise<Action>
+  list(paging: Paging): Promise<Page<Action>>
+  /** Throws INVALID_INPUT, naming each fault, if the action has a schema that the payload does not meet. */
+  checkPayload(action: Action, payload: Json | undefined): void
+  put(name: string, action: PutAction): Promise<Action>
+  /** Throws NOT_FOUND. */
+  remove(name: string): Promise<void>
+}
+
+export function createActions(deps: { db: Db; cacheSeconds: number }): Actions {
+  const cache = createCache(deps.cacheSeconds, (name) => findAction(deps.db, name))
+  const validators = new WeakMap<Action, ValidateFunction>()
+
+  return {
+    find: (name) => cache.get(name),
+    async read(name) {
+      const action = await findAction(deps.db, name)
+      if (!action) throw notFound(name)
+      return action
+    },
+    list: (paging) => listActions(deps.db, paging),
+    checkPayload(action, payload) {
+      if (!action.payloadSchema) return
+      const validate = validators.get(action) ?? compile(action.payloadSchema)
+      validators.set(action, validate)
+      if (validate(payload ?? null)) return
+      const faults = (validate.errors ?? []).map((error) => ({
+        path: `payload${error.instancePath.replaceAll('/', '.')}`,
+        message: error.message ?? 'is not valid',
+      }))
+      throw new AppError(
+        'INVALID_INPUT',
+        `The payload does not meet the schema of action ${action.name}: ${faults[0]?.path} ${faults[0]?.message}`,
+        faults,
+      )
+    },
+    async put(name, action) {
+      if (action.payloadSchema) compile(action.payloadSchema)
+      const stored = await putAction(deps.db, name, action)
+      cache.forget(name)
+      return stored
+    },
+    async remove(name) {
+      if (!(await deleteAction(deps.db, name))) throw notFound(name)
+      cache.forget(name)
+    },
+  }
+}
+
+const notFound = (name: string): AppError => new AppError('NOT_FOUND', `There is no action ${name}.`)
+
+/** JSON Schema 2020-12. Throws INVALID_INPUT if it is none. A compiler per schema: two may share an `$id`. */
+function compile(schema: Record<string, unknown>): ValidateFunction {
+  try {
+    return new Ajv2020({ allErrors: true, strict: false, logger: false }).compile(schema)
+  } catch (error) {
+    const message = (error as Error).message
+    throw new AppError('INVALID_INPUT', `payloadSchema is not a JSON Schema (2020-12): ${message}`, [
+      { path: 'payloadSchema', message },
+    ])
+  }
+}

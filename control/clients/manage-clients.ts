@@ -1,0 +1,81 @@
+import { type ClientChange, deleteClient, insertClient, updateClient } from '../../db/clients.ts'
+import type { Db } from '../../db/connect.ts'
+import { findUnsettledOfClient } from '../../db/executions.ts'
+import type { Client, CreateClient, UpdateClient } from '../../schemas/clients.ts'
+import { AppError } from '../../schemas/errors.ts'
+import type { Settings } from '../../schemas/settings.ts'
+import type { Authenticator } from '../access/authenticate.ts'
+import { hashSecret, newSecret } from '../access/secrets.ts'
+import type { Dispatch } from '../executions/dispatch.ts'
+import type { Ledger } from '../executions/ledger.ts'
+import type { Sessions } from '../sessions/sessions.ts'
+import type { Transport } from '../transport.ts'
+import { clientNotFound } from './read-clients.ts'
+
+export interface ClientDeps {
+  db: Db
+  settings: Settings
+  authenticator: Authenticator
+  transport: Transport
+  sessions: Sessions
+  dispatch: Dispatch
+  ledger: Ledger
+}
+
+/** Registers a client. The key is answered once and kept only as a hash. Throws CONFLICT if the id is taken. */
+export async function createClient(
+  deps: ClientDeps,
+  body: CreateClient,
+): Promise<{ client: Client; clientKey: string }> {
+  const clientKey = newSecret('sbk')
+  const maxInFlight = body.maxInFlight ?? deps.settings.DEFAULT_MAX_IN_FLIGHT
+  const client = await insertClient(deps.db, { ...body, maxInFlight }, hashSecret(clientKey))
+  if (!client) throw new AppError('CONFLICT', `There already is a client ${body.id}.`)
+  deps.authenticator.forgetClient(client.id)
+  await deps.transport.retainPresence(client.id, { state: 'offline', since: client.presenceSince })
+  await deps.transport.retainConfig(client.id, { zones: client.zones, maxInFlight: client.maxInFlight })
+  return { client, clientKey }
+}
+
+/** A live session learns of its new zones and window at once. Throws NOT_FOUND. */
+export async function changeClient(deps: ClientDeps, id: string, change: UpdateClient): Promise<Client> {
+  const client = await update(deps, id, change)
+  const config = { zones: client.zones, maxInFlight: client.maxInFlight }
+  const session = deps.sessions.get(id)
+  if (session) session.config = config
+  await deps.transport.retainConfig(id, config)
+  deps.dispatch.wake(session)
+  return client
+}
+
+/** The old key stops working at once, and live sessions that used it end. Throws NOT_FOUND. */
+export async function rotateKey(deps: ClientDeps, id: string): Promise<string> {
+  const clientKey = newSecret('sbk')
+  await update(deps, id, { keyHash: hashSecret(clientKey) })
+  deps.transport.disconnect(id, 'its key was rotated')
+  return clientKey
+}
+
+/** A disabled client cannot connect and is no target; what it was handed stays for its report. Throws NOT_FOUND. */
+export async function setDisabled(deps: ClientDeps, id: string, disabled: boolean): Promise<Client> {
+  const client = await update(deps, id, { disabled })
+  if (disabled) deps.transport.disconnect(id, 'it was disabled')
+  return client
+}
+
+/** Soft: history stays. What was never handed out is cancelled, the rest cannot be known. Throws NOT_FOUND. */
+export async function removeClient(deps: ClientDeps, id: string): Promise<void> {
+  if (!(await deleteClient(deps.db, id))) throw clientNotFound(id)
+  deps.authenticator.forgetClient(id)
+  deps.transport.disconnect(id, 'it was deleted')
+  const unsettled = await findUnsettledOfClient(deps.db, id)
+  await Promise.all(unsettled.map((key) => deps.ledger.apply(key, { type: 'abandon' })))
+  await deps.transport.forget(id)
+}
+
+async function update(deps: ClientDeps, id: string, change: ClientChange): Promise<Client> {
+  const client = await updateClient(deps.db, id, change)
+  if (!client) throw clientNotFound(id)
+  deps.authenticator.forgetClient(id)
+  return client
+}

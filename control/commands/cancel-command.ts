@@ -1,0 +1,37 @@
+import type { Db } from '../../db/connect.ts'
+import { findExecutionKeys } from '../../db/executions.ts'
+import type { CancelCommand, CancelOutcome } from '../../schemas/commands.ts'
+import { isSettled } from '../../schemas/executions.ts'
+import type { Dispatch } from '../executions/dispatch.ts'
+import type { Applied, Ledger } from '../executions/ledger.ts'
+import type { Sessions } from '../sessions/sessions.ts'
+import { readCommand } from './read-commands.ts'
+
+/**
+ * Withdraws what was never handed over; asks the client about the rest, whose report decides (rule 8). Throws NOT_FOUND.
+ */
+export async function cancelCommand(
+  deps: { db: Db; ledger: Ledger; dispatch: Dispatch; sessions: Sessions },
+  id: string,
+  { reason, clientIds }: CancelCommand,
+): Promise<CancelOutcome> {
+  await readCommand(deps.db, id)
+  const keys = await findExecutionKeys(deps.db, id, clientIds)
+  const applied = await Promise.all(
+    keys.map(async (key) => {
+      const change = await deps.ledger.apply(key, { type: 'cancel', reason: reason ?? null })
+      if (change?.effect === 'send-cancel')
+        await deps.dispatch.sendCancel(deps.sessions.get(key.clientId), id, change.after)
+      return change
+    }),
+  )
+  const outcome: CancelOutcome = { cancelled: 0, requested: 0, tooLate: 0 }
+  for (const change of applied) if (change) outcome[judge(change)]++
+  return outcome
+}
+
+/** An execution in doubt settles as outcome_unknown: that is no cancellation that could be promised, so it was asked for. */
+function judge({ before, after }: Applied): keyof CancelOutcome {
+  if (isSettled(before.status)) return 'tooLate'
+  return after.status === 'cancelled' ? 'cancelled' : 'requested'
+}

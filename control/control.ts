@@ -1,0 +1,140 @@
+import type { Logger } from 'pino'
+import { closeSessions, findSessionsOfNode, listRetained } from '../db/clients.ts'
+import type { Db } from '../db/connect.ts'
+import { isSettled } from '../schemas/executions.ts'
+import type { Settings } from '../schemas/settings.ts'
+import { type Authenticator, createAuthenticator } from './access/authenticate.ts'
+import { type Actions, createActions } from './actions/actions.ts'
+import { createWatch, type Watch } from './commands/await-command.ts'
+import { type CreateCommandDeps, createCommandInserts } from './commands/create-command.ts'
+import { createDispatch, type Dispatch } from './executions/dispatch.ts'
+import { createLedger, type Ledger } from './executions/ledger.ts'
+import { inFlight } from './executions/lifecycle.ts'
+import { createSweeper } from './executions/sweeper.ts'
+import { createSessions, type Sessions } from './sessions/sessions.ts'
+import type { Transport } from './transport.ts'
+import { createUplink, type Uplink } from './uplink/uplink.ts'
+
+/** Named points of a command's way where a test may end the process. */
+export type Passed = (
+  point: 'create-committed' | 'claim-committed' | 'forwarded' | 'report-received' | 'report-committed',
+) => void
+
+/** The domain, put together: what the doors (api, broker) call. */
+export interface Control {
+  db: Db
+  settings: Settings
+  ledger: Ledger
+  dispatch: Dispatch
+  sessions: Sessions
+  authenticator: Authenticator
+  actions: Actions
+  watch: Watch
+  uplink: Uplink
+  transport: Transport
+  commandInserts: CreateCommandDeps['commandInserts']
+  passed?: Passed
+  /** Brings the world of before the start in order: dead sessions, retained topics. Call it before the doors open. */
+  recover(): Promise<void>
+  /** Starts what runs by the clock. */
+  start(): void
+  /** Ends what runs by the clock, then waits for what is on its way to PostgreSQL. */
+  stop(): Promise<void>
+}
+
+export interface ControlDeps {
+  db: Db
+  settings: Settings
+  log: Logger
+  transport: Transport
+  passed?: Passed
+  random?: () => number
+}
+
+/** Without Redis there is one node, so every session in the table was this node's. */
+const NODE = 'node'
+
+export function createControl(deps: ControlDeps): Control {
+  const { db, settings, log, transport } = deps
+  const hooks = deps.passed ? { passed: deps.passed } : {}
+  const ledger = createLedger({
+    db,
+    log,
+    backoff: { baseSeconds: settings.RETRY_BACKOFF_SECONDS, maxSeconds: settings.RETRY_BACKOFF_MAX_SECONDS },
+    onDown: (error) => log.warn({ reason: (error as Error).message }, 'the database does not answer; reports wait'),
+    ...(deps.random ? { random: deps.random } : {}),
+  })
+  const dispatch = createDispatch({ db, log, ledger, transport, ...hooks })
+  const sessions = createSessions({
+    db,
+    log,
+    node: NODE,
+    ledger,
+    transport,
+    dispatchIdle: (session) => dispatch.idle(session),
+  })
+  const watch = createWatch(ledger)
+  const uplink = createUplink({ db, ledger, ...hooks })
+  const commandInserts = createCommandInserts(db, settings)
+  const sweeper = createSweeper({
+    db,
+    log,
+    ledger,
+    dispatch,
+    sessions,
+    transport,
+    intervalSeconds: settings.SWEEP_INTERVAL_SECONDS,
+    idempotencyKeySeconds: settings.IDEMPOTENCY_KEY_SECONDS,
+  })
+  // A place in the window, or work that has become claimable, is news for the client's session.
+  ledger.onChange(({ clientId }, before, after) => {
+    const freed = inFlight(before.status) && !inFlight(after.status)
+    const claimable = !isSettled(after.status) && after.status === 'pending' && after.notBefore === null
+    if (freed || claimable) dispatch.wake(sessions.get(clientId))
+  })
+
+  return {
+    db,
+    settings,
+    ledger,
+    dispatch,
+    sessions,
+    authenticator: createAuthenticator({ db, cacheSeconds: settings.CREDENTIAL_CACHE_SECONDS }),
+    actions: createActions({ db, cacheSeconds: settings.CREDENTIAL_CACHE_SECONDS }),
+    watch,
+    uplink,
+    transport,
+    commandInserts,
+    ...hooks,
+    async recover() {
+      await closeSessions(db, await findSessionsOfNode(db, NODE))
+      await retainAll(db, transport)
+      await sweeper.sweep()
+    },
+    start: () => sweeper.start(),
+    async stop() {
+      await sweeper.stop()
+      await commandInserts.stop()
+      await sessions.stop()
+      await uplink.stop()
+      await ledger.stop()
+    },
+  }
+}
+
+const PAGE = 1000
+
+async function retainAll(db: Db, transport: Transport): Promise<void> {
+  for (let after = ''; ; ) {
+    const clients = await listRetained(db, after, PAGE)
+    for (const client of clients) {
+      await transport.retainPresence(
+        client.id,
+        client.online ? { state: 'online' } : { state: 'offline', since: client.presenceSince },
+      )
+      await transport.retainConfig(client.id, client.config)
+    }
+    if (clients.length < PAGE) return
+    after = (clients.at(-1) as { id: string }).id
+  }
+}

@@ -1,0 +1,182 @@
+import type { Logger } from 'pino'
+import type { Db } from '../../db/connect.ts'
+import { type ExecutionKey, loadMessages } from '../../db/executions.ts'
+import type { CancelMessage, CommandMessage } from '../../schemas/messages.ts'
+import type { Session } from '../sessions/sessions.ts'
+import type { Transport } from '../transport.ts'
+import type { Applied, Claimed, Ledger } from './ledger.ts'
+import { type ExecutionState, lastHandedOver } from './lifecycle.ts'
+
+/** Hands the ledger's work to the sessions of this node. */
+export interface Dispatch {
+  /** There may be something to claim. Cheap, and safe to call at any time. */
+  wake(session: Session | undefined): void
+  /** The session can be written to, or its status came: settle, repeat or ask about what earlier sessions left open, then claim. */
+  ready(session: Session): Promise<void>
+  /** The client's PUBACK of an attempt; resolves after the commit. */
+  acknowledged(session: Session, handover: { commandId: string; attempt: number }): Promise<void>
+  /** Tells the client that the command is withdrawn, if it can be told now; otherwise `ready` will. */
+  sendCancel(session: Session | undefined, commandId: string, state: ExecutionState): Promise<void>
+  idle(session: Session): Promise<void>
+}
+
+export interface DispatchDeps {
+  db: Db
+  log: Logger
+  ledger: Ledger
+  transport: Transport
+  /** Named points of the way, for the tests that end the process there. */
+  passed?(point: 'claim-committed' | 'forwarded'): void
+}
+
+const keyOf = (commandId: string, attempt: number): string => `${commandId} ${attempt}`
+
+export function createDispatch(deps: DispatchDeps): Dispatch {
+  /** One claim at a time per session; a wake during it makes one more. */
+  const busy = new WeakMap<Session, { again: boolean; done: Promise<void> }>()
+
+  const writable = (session: Session) => session.subscription === 'granted' && !session.ending
+
+  function wake(session: Session | undefined): void {
+    if (!session || !writable(session)) return
+    const current = busy.get(session)
+    if (current) {
+      current.again = true
+      return
+    }
+    const state = { again: false, done: Promise.resolve() }
+    busy.set(session, state)
+    state.done = claimAll(session, state).finally(() => busy.delete(session))
+  }
+
+  async function claimAll(session: Session, state: { again: boolean }): Promise<void> {
+    do {
+      state.again = false
+      try {
+        await claimOnce(session)
+      } catch (error) {
+        // Nothing is lost: what was claimed without an answer is found by the next claim of this session.
+        deps.log.error({ err: error, clientId: session.clientId }, 'claim failed')
+      }
+    } while (state.again && writable(session))
+  }
+
+  async function claimOnce(session: Session): Promise<void> {
+    const claimed = await deps.ledger.claim({
+      clientId: session.clientId,
+      epoch: session.epoch,
+      journalId: session.journalId,
+      wasForwarded: (commandId, attempt) => session.forwarded.has(keyOf(commandId, attempt)),
+    })
+    if (claimed.length > 0) deps.passed?.('claim-committed')
+    for (const item of claimed) {
+      const forwarded = await forwardCommand(session, item, item.state, commandMessage(item, item.state, item.now))
+      if (!forwarded) await deps.ledger.apply(item, { type: 'release', epoch: session.epoch })
+    }
+  }
+
+  async function forwardCommand(
+    session: Session,
+    key: ExecutionKey,
+    state: ExecutionState,
+    message: CommandMessage,
+  ): Promise<boolean> {
+    if (!writable(session)) return false
+    const forwardedKey = keyOf(key.commandId, state.attempt)
+    session.forwarded.add(forwardedKey)
+    const forwarded = await deps.transport.forward(session, message, {
+      commandId: key.commandId,
+      attempt: state.attempt,
+    })
+    if (!forwarded) session.forwarded.delete(forwardedKey)
+    else deps.passed?.('forwarded')
+    return forwarded
+  }
+
+  async function ready(session: Session): Promise<void> {
+    const { epoch, journalId, statusSeen } = session
+    const open = await deps.ledger.applyToOpen(
+      session.clientId,
+      { type: 'session-ready', epoch, journalId, statusSeen },
+      epoch,
+    )
+    const cancels = open.filter((item) => item.effect === 'send-cancel')
+    for (const item of cancels) await sendCancel(session, item.commandId, item.after)
+    await redeliver(
+      session,
+      open.filter((item) => item.effect === 'send-command'),
+    )
+    wake(session)
+  }
+
+  async function redeliver(session: Session, items: (ExecutionKey & Applied)[]): Promise<void> {
+    if (items.length === 0) return
+    const messages = await loadMessages(
+      deps.db,
+      items.map((item) => item.commandId),
+    )
+    const ordered = items
+      .map((item) => ({ item, parts: messages.get(item.commandId) }))
+      .sort(
+        (a, b) => (b.parts?.priority ?? 0) - (a.parts?.priority ?? 0) || (a.item.commandId < b.item.commandId ? -1 : 1),
+      )
+    for (const { item, parts } of ordered) {
+      if (!parts) continue
+      await forwardCommand(
+        session,
+        item,
+        item.after,
+        commandMessage({ ...parts, commandId: item.commandId }, item.after, item.now),
+      )
+    }
+  }
+
+  async function sendCancel(session: Session | undefined, commandId: string, state: ExecutionState): Promise<void> {
+    const handover = lastHandedOver(state)
+    if (!session || !writable(session) || !handover) return
+    const message: CancelMessage = {
+      type: 'cancel',
+      id: commandId,
+      attempt: handover.attempt,
+      ...(handover.journalId !== null ? { journalId: handover.journalId } : {}),
+      ...(state.cancelReason !== null ? { reason: state.cancelReason } : {}),
+    }
+    await deps.transport.forward(session, message, null)
+  }
+
+  return {
+    wake,
+    ready,
+    sendCancel,
+    async acknowledged(session, handover) {
+      await deps.ledger.apply(
+        { commandId: handover.commandId, clientId: session.clientId },
+        { type: 'puback', epoch: session.epoch, attempt: handover.attempt },
+      )
+      session.forwarded.delete(keyOf(handover.commandId, handover.attempt))
+    },
+    idle: async (session) => {
+      await busy.get(session)?.done
+    },
+  }
+}
+
+function commandMessage(
+  parts: Pick<Claimed, 'commandId' | 'action' | 'payload' | 'priority' | 'target' | 'createdAt'>,
+  state: ExecutionState,
+  now: number,
+): CommandMessage {
+  return {
+    type: 'command',
+    id: parts.commandId,
+    attempt: state.attempt,
+    action: parts.action,
+    ...(parts.payload !== undefined ? { payload: parts.payload } : {}),
+    priority: parts.priority,
+    target: parts.target,
+    createdAt: parts.createdAt,
+    sentAt: new Date(now).toISOString(),
+    expiresInSeconds: Math.max(0, (state.expiresAt - now) / 1000),
+    timeoutSeconds: state.timeoutSeconds,
+  }
+}

@@ -1,0 +1,256 @@
+import type { Logger } from 'pino'
+import type { Db } from '../../db/connect.ts'
+import {
+  type Claimable,
+  type ExecutionKey,
+  type Loaded,
+  loadClaimable,
+  loadExecutions,
+  loadOpenExecutions,
+  type StoredExecution,
+  storeExecutions,
+} from '../../db/executions.ts'
+import { type Batcher, createBatcher } from '../batcher.ts'
+import { type Context, type Effect, type EventDraft, type ExecutionState, type Input, transition } from './lifecycle.ts'
+
+/** What one input did to one execution. */
+export interface Applied {
+  before: ExecutionState
+  after: ExecutionState
+  effect: Effect | undefined
+  /** PostgreSQL's clock at the read, ms. */
+  now: number
+}
+
+/** A session as far as the ledger needs it. */
+export interface ClaimingSession {
+  clientId: string
+  epoch: number
+  journalId: string | null
+  /** Whether this attempt was written to the socket, or is about to be: a claim whose commit got no answer was not. */
+  wasForwarded(commandId: string, attempt: number): boolean
+}
+
+export interface Claimed extends Claimable<ExecutionState> {
+  /** PostgreSQL's clock at the claim, ms. */
+  now: number
+}
+
+export type ChangeListener = (key: ExecutionKey, before: ExecutionState, after: ExecutionState) => void
+
+/** The only way to change an execution: every input goes through `transition` and a guarded, committed update. */
+export interface Ledger {
+  /** Undefined if there is no such execution. Resolves after the commit. */
+  apply(key: ExecutionKey, input: Input): Promise<Applied | undefined>
+  /** Applies one input to everything of a client that is handed over, or whose outcome is unknown. */
+  applyToOpen(clientId: string, input: Input, guardEpoch: number | null): Promise<(ExecutionKey & Applied)[]>
+  /** Claims what the session may have now: inside its window, most urgent first. */
+  claim(session: ClaimingSession): Promise<Claimed[]>
+  onChange(listener: ChangeListener): void
+  stop(): Promise<void>
+}
+
+type Job =
+  | { kind: 'apply'; key: ExecutionKey; input: Input }
+  | { kind: 'open'; clientId: string; input: Input; guardEpoch: number | null }
+  | { kind: 'claim'; session: ClaimingSession }
+
+type Outcome = { applied?: Applied | undefined; open?: (ExecutionKey & Applied)[]; claimed?: Claimed[] }
+
+/** An execution in hand: what was read, and what the inputs of this round have made of it so far. */
+interface Working extends StoredExecution<ExecutionState> {
+  before: ExecutionState
+  events: EventDraft[]
+  guardEpoch: number | null
+  touchedBy: Job[]
+}
+
+export interface LedgerDeps {
+  db: Db
+  log: Logger
+  backoff: { baseSeconds: number; maxSeconds: number }
+  random?: () => number
+  onDown?(error: unknown): void
+}
+
+/** Clients are spread over this many lanes: within one, rounds follow each other, so that a client's inputs keep their order. */
+const LANES = 2
+const ROUND_MAX = 500
+/** A change that loses this many races in a row is given up: something is wrong, not busy. */
+const MAX_RACES = 20
+
+export function createLedger(deps: LedgerDeps): Ledger {
+  const listeners: ChangeListener[] = []
+  const lanes: Batcher<Job, Outcome>[] = Array.from({ length: LANES }, () =>
+    createBatcher<Job, Outcome>({
+      run: runLane,
+      max: ROUND_MAX,
+      whenDown: 'hold',
+      ...(deps.onDown ? { onDown: deps.onDown } : {}),
+    }),
+  )
+  const laneOf = (clientId: string) => lanes[hash(clientId) % LANES] as Batcher<Job, Outcome>
+
+  /** Sessions whose last claim got no answer: it may have been committed, and was not forwarded. */
+  const uncertain = new Set<number>()
+
+  async function runLane(jobs: Job[]): Promise<Outcome[]> {
+    const epochs = jobs.flatMap((job) => (job.kind === 'claim' ? [job.session.epoch] : []))
+    try {
+      const outcomes = await runRound(jobs, 0)
+      for (const epoch of epochs) uncertain.delete(epoch)
+      return outcomes
+    } catch (error) {
+      for (const epoch of epochs) uncertain.add(epoch)
+      throw error
+    }
+  }
+
+  async function runRound(jobs: Job[], races: number): Promise<Outcome[]> {
+    const read = await load(deps.db, jobs, uncertain)
+    const context: Context = { now: read.now, backoff: deps.backoff, random: deps.random ?? Math.random }
+    const outcomes = new Map<Job, Outcome>()
+    for (const job of jobs) outcomes.set(job, decide(job, read, context))
+
+    const changed = [...read.working.values()].filter((work) => work.state !== work.before || work.events.length > 0)
+    const stored = changed.length > 0 ? await storeExecutions(deps.db, changed) : []
+    const kept = new Set(stored.map(keyOf))
+    for (const work of changed) {
+      if (kept.has(keyOf(work))) for (const listener of listeners) listener(work, work.before, work.state)
+    }
+    const lost = changed.filter((work) => !kept.has(keyOf(work)))
+    if (lost.length > 0) await runAgain(lost, outcomes, races)
+    return jobs.map((job) => outcomes.get(job) as Outcome)
+  }
+
+  /** Somebody else was faster on these rows: their jobs are decided again on what is there now. */
+  async function runAgain(lost: Working[], outcomes: Map<Job, Outcome>, races: number): Promise<void> {
+    const lostKeys = new Set(lost.map(keyOf))
+    const again: Job[] = []
+    for (const job of new Set(lost.flatMap((work) => work.touchedBy))) {
+      const outcome = outcomes.get(job) as Outcome
+      if (job.kind === 'claim') outcome.claimed = (outcome.claimed ?? []).filter((item) => !lostKeys.has(keyOf(item)))
+      else again.push(job)
+    }
+    if (again.length === 0) return
+    if (races >= MAX_RACES) throw new Error(`an execution could not be stored: ${[...lostKeys].slice(0, 3).join(', ')}`)
+    const results = await runRound(again, races + 1)
+    for (const [index, job] of again.entries()) {
+      const earlier = outcomes.get(job) as Outcome
+      const later = results[index] as Outcome
+      if (job.kind !== 'open') outcomes.set(job, later)
+      else
+        outcomes.set(job, {
+          open: [...(earlier.open ?? []).filter((item) => !lostKeys.has(keyOf(item))), ...(later.open ?? [])],
+        })
+    }
+  }
+
+  return {
+    apply: async (key, input) => (await laneOf(key.clientId).add({ kind: 'apply', key, input })).applied,
+    applyToOpen: async (clientId, input, guardEpoch) =>
+      (await laneOf(clientId).add({ kind: 'open', clientId, input, guardEpoch })).open ?? [],
+    claim: async (session) => (await laneOf(session.clientId).add({ kind: 'claim', session })).claimed ?? [],
+    onChange: (listener) => void listeners.push(listener),
+    stop: async () => {
+      await Promise.all(lanes.map((lane) => lane.stop()))
+    },
+  }
+}
+
+interface Read {
+  now: number
+  working: Map<string, Working>
+  openOf: Map<string, Working[]>
+  claimableOf: Map<string, { work: Working; item: Claimable<ExecutionState> }[]>
+}
+
+/** Reads everything the jobs of a round are about; a row that several of them touch is in hand once. */
+async function load(db: Db, jobs: Job[], uncertain: Set<number>): Promise<Read> {
+  const keys = new Map(jobs.flatMap((job) => (job.kind === 'apply' ? [[keyOf(job.key), job.key] as const] : [])))
+  const openClients = new Set(jobs.flatMap((job) => (job.kind === 'open' ? [job.clientId] : [])))
+  const sessions = new Map(
+    jobs.flatMap((job) => (job.kind === 'claim' ? [[job.session.clientId, job.session] as const] : [])),
+  )
+  const nothing: Loaded<never> = { now: 0, items: [] }
+  const [named, open, claimable] = await Promise.all([
+    keys.size > 0 ? loadExecutions(db, [...keys.values()]) : nothing,
+    openClients.size > 0 ? loadOpenExecutions(db, [...openClients]) : nothing,
+    sessions.size > 0
+      ? loadClaimable(
+          db,
+          [...sessions.values()].map(({ clientId, epoch }) => ({ clientId, epoch, uncertain: uncertain.has(epoch) })),
+        )
+      : nothing,
+  ])
+  const working = new Map<string, Working>()
+  const inHand = (item: StoredExecution<ExecutionState>): Working => {
+    const key = keyOf(item)
+    const known = working.get(key)
+    if (known) return known
+    const { commandId, clientId, version, state } = item
+    const work = { commandId, clientId, version, state, before: state, events: [], guardEpoch: null, touchedBy: [] }
+    working.set(key, work)
+    return work
+  }
+  for (const item of named.items) inHand(item)
+  const openOf = Map.groupBy(open.items.map(inHand), (work) => work.clientId)
+  const claimableOf = Map.groupBy(
+    claimable.items.map((item) => ({ work: inHand(item), item })),
+    ({ item }) => item.clientId,
+  )
+  return { now: Math.max(named.now, open.now, claimable.now), working, openOf, claimableOf }
+}
+
+function decide(job: Job, read: Read, context: Context): Outcome {
+  if (job.kind === 'apply') {
+    const work = read.working.get(keyOf(job.key))
+    return { applied: work && step(work, job, job.input, null, context) }
+  }
+  if (job.kind === 'open') {
+    const open = (read.openOf.get(job.clientId) ?? []).map((work) => ({
+      commandId: work.commandId,
+      clientId: work.clientId,
+      ...step(work, job, job.input, job.guardEpoch, context),
+    }))
+    return { open }
+  }
+  const { session } = job
+  const claimed: Claimed[] = []
+  for (const { work, item } of read.claimableOf.get(session.clientId) ?? []) {
+    if (item.epoch !== session.epoch) continue
+    // A claim of this very session that is not on its way: its commit got no answer, so nobody forwarded it.
+    if (isOwnUnforwarded(work.state, session, item.commandId)) {
+      claimed.push({ ...item, state: work.state, now: context.now })
+      continue
+    }
+    const input: Input = { type: 'claim', epoch: session.epoch, journalId: session.journalId }
+    const { before, after } = step(work, job, input, session.epoch, context)
+    if (after !== before) claimed.push({ ...item, state: after, now: context.now })
+  }
+  return { claimed }
+}
+
+const isOwnUnforwarded = (state: ExecutionState, session: ClaimingSession, commandId: string): boolean =>
+  state.status === 'queued' && state.epoch === session.epoch && !session.wasForwarded(commandId, state.attempt)
+
+function step(work: Working, job: Job, input: Input, guardEpoch: number | null, context: Context): Applied {
+  const before = work.state
+  const { state, events, effect } = transition(before, input, context)
+  if (state !== before || events.length > 0) {
+    work.state = state
+    work.events.push(...events)
+    work.guardEpoch = guardEpoch ?? work.guardEpoch
+    work.touchedBy.push(job)
+  }
+  return { before, after: state, effect, now: context.now }
+}
+
+const keyOf = (key: ExecutionKey): string => `${key.commandId} ${key.clientId}`
+
+/** FNV-1a. */
+function hash(text: string): number {
+  let value = 0x811c9dc5
+  for (let index = 0; index < text.length; index++) value = Math.imul(value ^ text.charCodeAt(index), 0x01000193)
+  return value >>> 0
+}

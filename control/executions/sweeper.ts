@@ -1,0 +1,106 @@
+import type { Logger } from 'pino'
+import { forgetIdempotencyKeys } from '../../db/commands.ts'
+import { type Db, isDatabaseDown } from '../../db/connect.ts'
+import { findDueExecutions, findNeglectedSessions, findOrphanedClaims } from '../../db/executions.ts'
+import type { Sessions } from '../sessions/sessions.ts'
+import type { Transport } from '../transport.ts'
+import type { Dispatch } from './dispatch.ts'
+import type { Ledger } from './ledger.ts'
+
+/** Makes true what time decides, and finds what the fast path missed. Everything it does is safe from several nodes at once. */
+export interface Sweeper {
+  /** One pass; `start` repeats it until `stop`. */
+  sweep(): Promise<void>
+  start(): void
+  stop(): Promise<void>
+}
+
+export interface SweeperDeps {
+  db: Db
+  log: Logger
+  ledger: Ledger
+  dispatch: Dispatch
+  sessions: Sessions
+  transport: Transport
+  intervalSeconds: number
+  idempotencyKeySeconds: number
+}
+
+const BATCH = 500
+/** Housekeeping that nobody waits for, every so many passes. */
+const RARELY = 30
+
+export function createSweeper(deps: SweeperDeps): Sweeper {
+  let timer: NodeJS.Timeout | undefined
+  let passes = 0
+  let running: Promise<void> = Promise.resolve()
+  let stopped = false
+
+  async function sweep(): Promise<void> {
+    await settleDueWork()
+    await reviveSessions()
+    if (passes++ % RARELY === 0) {
+      await settleOrphanedClaims()
+      await forgetIdempotencyKeys(deps.db, deps.idempotencyKeySeconds, 10_000)
+    }
+  }
+
+  /** Expiries, time-outs and waits that are over, until a pass finds fewer than a full batch. */
+  async function settleDueWork(): Promise<void> {
+    for (;;) {
+      const due = await findDueExecutions(deps.db, BATCH)
+      const applied = await Promise.all(due.map(({ key, why }) => deps.ledger.apply(key, { type: why })))
+      const moved = applied.filter((change) => change && change.after !== change.before)
+      if (due.length < BATCH || moved.length === 0) return
+    }
+  }
+
+  async function reviveSessions(): Promise<void> {
+    const granted = [...deps.sessions.all()].filter((session) => !session.ending)
+    for (let from = 0; from < granted.length; from += BATCH) {
+      const neglected = await findNeglectedSessions(deps.db, granted.slice(from, from + BATCH))
+      for (const { clientId, epoch, superseded, stale } of neglected) {
+        const session = deps.sessions.get(clientId)
+        if (!session || session.epoch !== epoch) continue
+        if (superseded) deps.transport.disconnect(clientId, 'another session of this client is the current one')
+        else if (stale && session.subscription === 'granted') await deps.dispatch.ready(session)
+        else deps.dispatch.wake(session)
+      }
+    }
+  }
+
+  /** A killed node could not say how its sessions ended: claims that no journal vouches for are settled here (rule 6). */
+  async function settleOrphanedClaims(): Promise<void> {
+    const orphans = await findOrphanedClaims(deps.db, 10_000)
+    await Promise.all(
+      orphans.map((orphan) => deps.ledger.apply(orphan, { type: 'session-ended', epoch: orphan.epoch })),
+    )
+  }
+
+  async function pass(): Promise<void> {
+    try {
+      await sweep()
+    } catch (error) {
+      if (isDatabaseDown(error)) deps.log.warn({ reason: (error as Error).message }, 'sweep waits for the database')
+      else deps.log.error({ err: error }, 'sweep failed')
+    }
+    if (!stopped) schedule()
+  }
+
+  function schedule(): void {
+    timer = setTimeout(() => {
+      running = pass()
+    }, deps.intervalSeconds * 1000)
+    timer.unref()
+  }
+
+  return {
+    sweep,
+    start: schedule,
+    async stop() {
+      stopped = true
+      clearTimeout(timer)
+      await running
+    },
+  }
+}

@@ -1,0 +1,119 @@
+import type { Logger } from 'pino'
+import { closeSessions, openSessions, storeReported } from '../../db/clients.ts'
+import type { Db } from '../../db/connect.ts'
+import type { ClientConfig, ClientStatus } from '../../schemas/clients.ts'
+import { AppError } from '../../schemas/errors.ts'
+import { createBatcher } from '../batcher.ts'
+import type { Ledger } from '../executions/ledger.ts'
+import type { Transport } from '../transport.ts'
+
+/** How a client's own `commands` topic stands: nothing is sent before it is granted at QoS 1. */
+export type Subscription = 'none' | 'refused_at_qos_0' | 'granted'
+
+/** One live connection of a client, as the control plane sees it. */
+export interface Session {
+  readonly clientId: string
+  /** Grows with every session of any client: an older one can never overwrite what a newer one did. */
+  readonly epoch: number
+  config: ClientConfig
+  /** Names the client's durable memory; what this very session published, not what was retained. */
+  journalId: string | null
+  statusSeen: boolean
+  subscription: Subscription
+  ending: boolean
+  /** Attempts that were written to the socket and whose PUBACK is not committed, as `commandId attempt`. */
+  readonly forwarded: Set<string>
+}
+
+/** The live sessions of this node. */
+export interface Sessions {
+  get(clientId: string): Session | undefined
+  all(): Iterable<Session>
+  /** Makes this the client's current session and shows it online. Throws CLIENT_DISABLED if it was disabled meanwhile. */
+  open(clientId: string, config: ClientConfig): Promise<Session>
+  /** Commits the client's own status; from then on the session speaks for that journal. */
+  status(session: Session, status: ClientStatus): Promise<void>
+  /** Settles what the end of the session decides, then shows the client offline. Call it once all its messages are committed. */
+  end(session: Session): Promise<void>
+  stop(): Promise<void>
+}
+
+export interface SessionsDeps {
+  db: Db
+  log: Logger
+  node: string
+  ledger: Ledger
+  transport: Transport
+  /** Resolves when nothing more will be forwarded to the session. */
+  dispatchIdle(session: Session): Promise<void>
+}
+
+export function createSessions(deps: SessionsDeps): Sessions {
+  const live = new Map<string, Session>()
+  const opening = createBatcher<string, number | undefined>({
+    run: async (clientIds) => {
+      const epochs = await openSessions(deps.db, deps.node, clientIds)
+      return clientIds.map((id) => epochs.get(id))
+    },
+    max: 500,
+    whenDown: 'reject',
+  })
+  const closing = createBatcher<Session, string | undefined>({
+    run: async (sessions) => {
+      const since = await closeSessions(deps.db, sessions)
+      return sessions.map((session) => since.get(session.clientId))
+    },
+    max: 500,
+    whenDown: 'hold',
+  })
+  const reporting = createBatcher<{ clientId: string; reported: ClientStatus }, void>({
+    run: async (statuses) => {
+      await storeReported(deps.db, statuses)
+      return statuses.map(() => undefined)
+    },
+    max: 500,
+    whenDown: 'hold',
+  })
+
+  return {
+    get: (clientId) => live.get(clientId),
+    all: () => live.values(),
+
+    async open(clientId, config) {
+      const epoch = await opening.add(clientId)
+      if (epoch === undefined) throw new AppError('CLIENT_DISABLED', `client ${clientId} is disabled or deleted`)
+      const session: Session = {
+        clientId,
+        epoch,
+        config,
+        journalId: null,
+        statusSeen: false,
+        subscription: 'none',
+        ending: false,
+        forwarded: new Set(),
+      }
+      live.set(clientId, session)
+      await deps.transport.retainPresence(clientId, { state: 'online' })
+      return session
+    },
+
+    async status(session, status) {
+      await reporting.add({ clientId: session.clientId, reported: status })
+      session.journalId = status.journalId ?? null
+      session.statusSeen = true
+    },
+
+    async end(session) {
+      session.ending = true
+      await deps.dispatchIdle(session)
+      await deps.ledger.applyToOpen(session.clientId, { type: 'session-ended', epoch: session.epoch }, null)
+      const since = await closing.add(session)
+      if (live.get(session.clientId) === session) live.delete(session.clientId)
+      if (since !== undefined) await deps.transport.retainPresence(session.clientId, { state: 'offline', since })
+    },
+
+    async stop() {
+      await Promise.all([opening.stop(), closing.stop(), reporting.stop()])
+    },
+  }
+}

@@ -1,0 +1,29 @@
+import type { ClientConfig } from '../schemas/clients.ts'
+import type { CancelMessage, CommandMessage, ErrorReply } from '../schemas/messages.ts'
+
+/** Which session of a client: an older one is never written to. */
+export interface SessionRef {
+  clientId: string
+  epoch: number
+}
+
+/** The way to the devices. The broker implements it; control knows nothing of MQTT packets. */
+export interface Transport {
+  /**
+   * Writes a message to the session's own `commands` topic. Answers whether it went to the socket: false means that the client
+   * cannot have it. `handover` names the attempt that the PUBACK will acknowledge; null for a cancel.
+   */
+  forward(
+    session: SessionRef,
+    message: CommandMessage | CancelMessage,
+    handover: { commandId: string; attempt: number } | null,
+  ): Promise<boolean>
+  reply(clientId: string, reply: ErrorReply): Promise<void>
+  /** Retained: what a technician or a client that subscribes later is told. */
+  retainPresence(clientId: string, presence: { state: 'online' } | { state: 'offline'; since: string }): Promise<void>
+  retainConfig(clientId: string, config: ClientConfig): Promise<void>
+  /** Nothing is retained of a client any more. */
+  forget(clientId: string): Promise<void>
+  /** Closes every connection of the client, its report connections too, and says why in the log. */
+  disconnect(clientId: string, why: string): void
+}

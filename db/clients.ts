@@ -1,0 +1,282 @@
+import { sql } from 'kysely'
+import type { Client, ClientConfig, CreateClient, ListClients, UpdateClient } from '../schemas/clients.ts'
+import type { Json } from '../schemas/json.ts'
+import type { Page, Paging } from '../schemas/paging.ts'
+import type { Db } from './connect.ts'
+import { compact, page, rows } from './rows.ts'
+
+interface ClientRow {
+  id: string
+  name: string
+  zones: string[]
+  session_epoch: number | null
+  presence_since: Date
+  last_seen_at: Date | null
+  disabled: boolean
+  reported: Record<string, Json> | null
+  max_in_flight: number
+  metadata: Record<string, Json>
+  created_at: Date
+}
+
+const COLUMNS = sql`
+  k.id, k.name, k.session_epoch, k.presence_since, k.last_seen_at, k.disabled, k.reported, k.max_in_flight, k.metadata, k.created_at,
+  array(select z.zone from zone_members z where z.client_id = k.id order by z.zone) as zones`
+
+/** Stores a client with its key's hash. A deleted client's id may be used again; answers undefined if the id is taken. */
+export async function insertClient(
+  db: Db,
+  client: CreateClient & { maxInFlight: number },
+  keyHash: Buffer,
+): Promise<Client | undefined> {
+  const found = await sql<{ id: string }>`
+    with client as (
+      insert into clients (id, name, key_hash, max_in_flight, metadata)
+      values (${client.id}, ${client.name ?? client.id}, ${keyHash}, ${client.maxInFlight}, ${JSON.stringify(client.metadata ?? {})}::jsonb)
+      on conflict (id) do update set name = excluded.name, key_hash = excluded.key_hash, disabled = false,
+        max_in_flight = excluded.max_in_flight, metadata = excluded.metadata, reported = null, last_seen_at = null,
+        presence_since = clock_timestamp(), created_at = clock_timestamp(), deleted_at = null
+      where clients.deleted_at is not null
+      returning id
+    ),
+    zones as (insert into zone_members (zone, client_id) select distinct z, id from client, unnest(${client.zones ?? []}::text[]) z),
+    logged as (insert into events (type, client_id) select 'client.created', id from client)
+    select id from client`.execute(db)
+  return found.rows[0] && findClient(db, client.id)
+}
+
+export async function findClient(db: Db, id: string): Promise<Client | undefined> {
+  const found =
+    await sql<ClientRow>`select ${COLUMNS} from clients k where k.id = ${id} and k.deleted_at is null`.execute(db)
+  return found.rows[0] && toClient(found.rows[0])
+}
+
+export async function listClients(db: Db, filter: ListClients, paging: Paging): Promise<Page<Client>> {
+  const conditions = [
+    sql`k.deleted_at is null`,
+    paging.after !== undefined ? sql`k.id > ${paging.after}` : undefined,
+    filter.zone !== undefined
+      ? sql`exists (select 1 from zone_members z where z.client_id = k.id and z.zone = ${filter.zone})`
+      : undefined,
+    filter.presence !== undefined ? sql`(k.session_epoch is not null) = ${filter.presence === 'online'}` : undefined,
+    filter.disabled !== undefined ? sql`k.disabled = ${filter.disabled}` : undefined,
+    filter.q !== undefined ? sql`(position(lower(${filter.q}) in lower(k.id || ' ' || k.name)) > 0)` : undefined,
+  ].filter((condition) => condition !== undefined)
+  const found = await sql<ClientRow>`
+    select ${COLUMNS} from clients k where ${sql.join(conditions, sql` and `)} order by k.id limit ${paging.limit + 1}`.execute(
+    db,
+  )
+  return page(found.rows, paging.limit, (row) => row.id, toClient)
+}
+
+export interface ClientChange extends UpdateClient {
+  disabled?: boolean
+  keyHash?: Buffer
+}
+
+/** Changes a client; answers undefined if there is none. */
+export async function updateClient(db: Db, id: string, change: ClientChange): Promise<Client | undefined> {
+  const found = await sql<{ id: string }>`
+    with client as (
+      update clients set
+        name = coalesce(${change.name ?? null}::text, name),
+        max_in_flight = coalesce(${change.maxInFlight ?? null}::integer, max_in_flight),
+        metadata = coalesce(${change.metadata ? JSON.stringify(change.metadata) : null}::jsonb, metadata),
+        disabled = coalesce(${change.disabled ?? null}::boolean, disabled),
+        key_hash = coalesce(${change.keyHash ?? null}::bytea, key_hash)
+      where id = ${id} and deleted_at is null returning id
+    ),
+    left_zones as (
+      delete from zone_members where client_id in (select id from client) and ${change.zones ?? null}::text[] is not null
+        and zone <> all (coalesce(${change.zones ?? null}::text[], '{}'))
+    ),
+    new_zones as (
+      insert into zone_members (zone, client_id) select distinct z, id from client, unnest(${change.zones ?? []}::text[]) z
+      on conflict do nothing
+    ),
+    logged as (
+      insert into events (type, client_id, data)
+      select 'client.updated', id, jsonb_build_object('changed', ${JSON.stringify(Object.keys(change))}::jsonb) from client
+    )
+    select id from client`.execute(db)
+  return found.rows[0] && findClient(db, id)
+}
+
+/** Soft: history stays. Answers false if there is no such client. */
+export async function deleteClient(db: Db, id: string): Promise<boolean> {
+  const found = await sql<{ id: string }>`
+    with client as (
+      update clients set deleted_at = clock_timestamp() where id = ${id} and deleted_at is null returning id
+    ),
+    zones as (delete from zone_members where client_id in (select id from client)),
+    logged as (insert into events (type, client_id) select 'client.deleted', id from client)
+    select id from client`.execute(db)
+  return found.rows.length > 0
+}
+
+export interface ClientCredential {
+  id: string
+  keyHash: Buffer
+  disabled: boolean
+  config: ClientConfig
+}
+
+/** What a login is judged by; a client that does not exist or was deleted is missing in the answer. */
+export async function findCredentials(db: Db, ids: string[]): Promise<ClientCredential[]> {
+  const found = await sql<{ id: string; key_hash: Buffer; disabled: boolean; max_in_flight: number; zones: string[] }>`
+    select k.id, k.key_hash, k.disabled, k.max_in_flight,
+      array(select z.zone from zone_members z where z.client_id = k.id order by z.zone) as zones
+    from clients k where k.id = any(${ids}::text[]) and k.deleted_at is null`.execute(db)
+  return found.rows.map((row) => ({
+    id: row.id,
+    keyHash: row.key_hash,
+    disabled: row.disabled,
+    config: { zones: row.zones, maxInFlight: row.max_in_flight },
+  }))
+}
+
+/** Numbers new sessions and makes them the clients' current ones. A client that was disabled or deleted meanwhile gets none. */
+export async function openSessions(db: Db, node: string, clientIds: string[]): Promise<Map<string, number>> {
+  const found = await sql<{ id: string; session_epoch: number }>`
+    with locked as (
+      select id from clients where id = any(${clientIds}::text[]) and deleted_at is null and not disabled order by id for no key update
+    ),
+    opened as (
+      update clients k set session_epoch = nextval('session_epochs'), session_node = ${node},
+        presence_since = clock_timestamp(), last_seen_at = clock_timestamp()
+      from locked l where k.id = l.id
+      returning k.id, k.session_epoch
+    ),
+    logged as (
+      insert into events (type, client_id, data)
+      select 'client.online', id, jsonb_build_object('epoch', session_epoch) from opened
+    )
+    select id, session_epoch from opened`.execute(db)
+  return new Map(found.rows.map((row) => [row.id, row.session_epoch]))
+}
+
+/** Ends sessions, unless a newer one has taken over. Answers since when each client is offline. */
+export async function closeSessions(
+  db: Db,
+  sessions: { clientId: string; epoch: number }[],
+): Promise<Map<string, string>> {
+  const found = await sql<{ id: string; presence_since: Date }>`
+    with locked as (
+      select k.id, k.session_epoch as epoch
+      from ${rows(sessions.map((session) => ({ id: session.clientId, epoch: session.epoch })))} as s(id text, epoch bigint)
+      join clients k on k.id = s.id and k.session_epoch = s.epoch order by k.id for no key update of k
+    ),
+    closed as (
+      update clients k set session_epoch = null, session_node = null, presence_since = clock_timestamp(), last_seen_at = clock_timestamp()
+      from locked l where k.id = l.id
+      returning k.id, k.presence_since, l.epoch
+    ),
+    logged as (
+      insert into events (type, client_id, data) select 'client.offline', id, jsonb_build_object('epoch', epoch) from closed
+    )
+    select id, presence_since from closed`.execute(db)
+  return new Map(found.rows.map((row) => [row.id, row.presence_since.toISOString()]))
+}
+
+/** Sessions that a node of this name left behind when it was killed. */
+export async function findSessionsOfNode(db: Db, node: string): Promise<{ clientId: string; epoch: number }[]> {
+  const found = await db
+    .selectFrom('clients')
+    .select(['id', 'session_epoch'])
+    .where('session_node', '=', node)
+    .where('session_epoch', 'is not', null)
+    .execute()
+  return found.map((row) => ({ clientId: row.id, epoch: row.session_epoch as number }))
+}
+
+/** Keeps the last status each client published; of several of one client the last counts. */
+export async function storeReported(
+  db: Db,
+  statuses: { clientId: string; reported: Record<string, unknown> }[],
+): Promise<void> {
+  const latest = new Map(statuses.map((status) => [status.clientId, status.reported]))
+  await sql`
+    with input as (select * from ${rows([...latest].map(([id, reported]) => ({ id, reported })))} as i(id text, reported jsonb)),
+    locked as (select k.id from clients k where k.id in (select id from input) order by k.id for no key update)
+    update clients k set reported = i.reported, last_seen_at = clock_timestamp()
+    from input i join locked l on l.id = i.id where k.id = i.id`.execute(db)
+}
+
+export interface RetainedClient {
+  id: string
+  online: boolean
+  presenceSince: string
+  config: ClientConfig
+}
+
+/** What the retained topics of each client say, in pages by id. */
+export async function listRetained(db: Db, after: string, limit: number): Promise<RetainedClient[]> {
+  const found = await sql<{
+    id: string
+    online: boolean
+    presence_since: Date
+    max_in_flight: number
+    zones: string[]
+  }>`
+    select k.id, k.session_epoch is not null as online, k.presence_since, k.max_in_flight,
+      array(select z.zone from zone_members z where z.client_id = k.id order by z.zone) as zones
+    from clients k where k.deleted_at is null and k.id > ${after} order by k.id limit ${limit}`.execute(db)
+  return found.rows.map((row) => ({
+    id: row.id,
+    online: row.online,
+    presenceSince: row.presence_since.toISOString(),
+    config: { zones: row.zones, maxInFlight: row.max_in_flight },
+  }))
+}
+
+export interface QueuedWork {
+  commandId: string
+  action: string
+  status: string
+  attempt: number
+  priority: number
+  createdAt: string
+  expiresAt: string
+}
+
+/** Unsettled work of a client: what is in flight, then what waits, in the order in which it will be sent. */
+export async function listQueue(db: Db, clientId: string, limit: number): Promise<QueuedWork[]> {
+  const found = await sql<{
+    command_id: string
+    action: string
+    status: string
+    attempt: number
+    priority: number
+    created_at: Date
+    expires_at: Date
+  }>`
+    select e.command_id, c.action, e.status, e.attempt, e.priority, c.created_at, e.expires_at
+    from executions e join commands c on c.id = e.command_id
+    where e.client_id = ${clientId} and e.status in ('pending', 'queued', 'delivered', 'running')
+    order by e.status = 'pending', e.priority desc, e.command_id limit ${limit}`.execute(db)
+  return found.rows.map((row) => ({
+    commandId: row.command_id,
+    action: row.action,
+    status: row.status,
+    attempt: row.attempt,
+    priority: row.priority,
+    createdAt: row.created_at.toISOString(),
+    expiresAt: row.expires_at.toISOString(),
+  }))
+}
+
+function toClient(row: ClientRow): Client {
+  return {
+    id: row.id,
+    name: row.name,
+    zones: row.zones,
+    presence: row.session_epoch === null ? 'offline' : 'online',
+    presenceSince: row.presence_since.toISOString(),
+    disabled: row.disabled,
+    reported: row.reported,
+    maxInFlight: row.max_in_flight,
+    metadata: row.metadata,
+    createdAt: row.created_at.toISOString(),
+    ...compact({ lastSeenAt: row.last_seen_at?.toISOString() }),
+  }
+}

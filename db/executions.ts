@@ -1,0 +1,497 @@
+import { sql } from 'kysely'
+import type { Target } from '../schemas/commands.ts'
+import type { EventType } from '../schemas/events.ts'
+import type { Execution, Status } from '../schemas/executions.ts'
+import type { Json } from '../schemas/json.ts'
+import type { Page, Paging } from '../schemas/paging.ts'
+import type { Db } from './connect.ts'
+import { compact, instant, millis, page, rows } from './rows.ts'
+
+export interface ExecutionKey {
+  commandId: string
+  clientId: string
+}
+
+/** What the rules of an execution work on, and the version that a change must find again. Times in ms on PostgreSQL's clock. */
+export interface StoredExecution<State> extends ExecutionKey {
+  version: number
+  state: State
+}
+
+/** The parts of a command that its message carries. */
+export interface Claimable<State> extends StoredExecution<State> {
+  epoch: number
+  action: string
+  payload: Json | undefined
+  priority: number
+  target: Target
+  createdAt: string
+}
+
+export interface ExecutionColumns {
+  status: Status
+  attempt: number
+  delivery: 'at_least_once' | 'at_most_once'
+  maxRetries: number
+  startTimeoutSeconds: number
+  timeoutSeconds: number
+  epoch: number | null
+  handovers: { attempt: number; journalId: string | null }[]
+  silentAttempts: number[]
+  completedBefore: { attempt: number; result: Json | null } | null
+  cancelRequestedAt: number | null
+  cancelReason: string | null
+  notBefore: number | null
+  expiresAt: number
+  deadline: number | null
+  progress: { done?: number; total?: number; message?: string } | null
+  result: Json | null
+  error: { code: string; message: string } | null
+  queuedAt: number | null
+  deliveredAt: number | null
+  startedAt: number | null
+  completedAt: number | null
+}
+
+export interface ExecutionChange extends ExecutionKey {
+  version: number
+  state: ExecutionColumns
+  /** The client's current session epoch that this change needs (rule 10), or null. */
+  guardEpoch: number | null
+  events: { type: EventType; attempt: number; data: Record<string, Json> }[]
+}
+
+type StateRow = {
+  command_id: string
+  client_id: string
+  version: number
+  status: Status
+  attempt: number
+  delivery: 'at_least_once' | 'at_most_once'
+  max_retries: number
+  start_timeout_seconds: number
+  timeout_seconds: number
+  epoch: number | null
+  handovers: { attempt: number; journalId: string | null }[]
+  silent_attempts: number[]
+  completed_before: { attempt: number; result: Json | null } | null
+  cancel_requested_at: Date | null
+  cancel_reason: string | null
+  not_before: Date | null
+  expires_at: Date
+  deadline: Date | null
+  progress: ExecutionColumns['progress']
+  result: Json | null
+  error: ExecutionColumns['error']
+  queued_at: Date | null
+  delivered_at: Date | null
+  started_at: Date | null
+  completed_at: Date | null
+  now: Date
+}
+
+const STATE = sql`
+  e.command_id, e.client_id, e.version, e.status, e.attempt, c.delivery, c.max_retries, c.start_timeout_seconds,
+  c.timeout_seconds, e.epoch, e.handovers, e.silent_attempts, e.completed_before, e.cancel_requested_at, e.cancel_reason,
+  e.not_before, e.expires_at, e.deadline, e.progress, e.result, e.error, e.queued_at, e.delivered_at, e.started_at,
+  e.completed_at, clock_timestamp() as now`
+
+/** PostgreSQL's clock at the read, in ms, and what was read. */
+export interface Loaded<T> {
+  now: number
+  items: T[]
+}
+
+function loaded<Row extends { now: Date }, T>(found: Row[], map: (row: Row) => T): Loaded<T> {
+  return { now: found[0] ? found[0].now.getTime() : 0, items: found.map(map) }
+}
+
+/** The named executions; those that do not exist are missing in the answer. */
+export async function loadExecutions(db: Db, keys: ExecutionKey[]): Promise<Loaded<StoredExecution<ExecutionColumns>>> {
+  const found = await sql<StateRow>`
+    select ${STATE}
+    from ${rows(keys.map((key) => ({ command_id: key.commandId, client_id: key.clientId })))} as k(command_id uuid, client_id text)
+    join executions e on e.command_id = k.command_id and e.client_id = k.client_id
+    join commands c on c.id = e.command_id`.execute(db)
+  return loaded(found.rows, toStored)
+}
+
+/** Everything that is handed over and not over, or that nobody can tell the outcome of, of these clients. */
+export async function loadOpenExecutions(
+  db: Db,
+  clientIds: string[],
+): Promise<Loaded<StoredExecution<ExecutionColumns>>> {
+  const found = await sql<StateRow>`
+    select ${STATE}
+    from executions e join commands c on c.id = e.command_id
+    where e.client_id = any(${clientIds}::text[]) and e.status in ('queued', 'delivered', 'running', 'outcome_unknown')
+    order by e.command_id`.execute(db)
+  return loaded(found.rows, toStored)
+}
+
+/**
+ * What each session may claim now: inside its window, highest priority first, then oldest; priority 10 passes the window.
+ * For an `uncertain` session, one whose last claim got no answer, also what that claim may have queued.
+ */
+export async function loadClaimable(
+  db: Db,
+  sessions: { clientId: string; epoch: number; uncertain: boolean }[],
+): Promise<Loaded<Claimable<ExecutionColumns>>> {
+  const found = await sql<
+    StateRow & {
+      session: number
+      action: string
+      payload: Json | null
+      priority: number
+      target: Target
+      created_at: Date
+    }
+  >`
+    select ${STATE}, s.epoch as session, c.action, c.payload, e.priority, c.target, c.created_at
+    from ${rows(sessions.map(({ clientId, epoch, uncertain }) => ({ client_id: clientId, epoch, uncertain })))}
+      as s(client_id text, epoch bigint, uncertain boolean)
+    join clients k on k.id = s.client_id and k.session_epoch = s.epoch and not k.disabled
+    cross join lateral (
+      select count(*)::integer as size from executions o
+      where o.client_id = s.client_id and o.status in ('queued', 'delivered', 'running')
+    ) busy
+    cross join lateral (
+      (select p.* from executions p
+        where p.client_id = s.client_id and p.status = 'pending' and p.priority = 10
+          and p.not_before is null and p.expires_at > clock_timestamp()
+        order by p.command_id limit 100)
+      union all
+      (select p.* from executions p
+        where p.client_id = s.client_id and p.status = 'pending' and p.priority < 10
+          and p.not_before is null and p.expires_at > clock_timestamp()
+        order by p.priority desc, p.command_id limit greatest(k.max_in_flight - busy.size, 0))
+      union all
+      (select p.* from executions p
+        where s.uncertain and p.client_id = s.client_id and p.status = 'queued' and p.epoch = s.epoch)
+    ) e
+    join commands c on c.id = e.command_id
+    order by e.priority desc, e.command_id`.execute(db)
+  return loaded(found.rows, (row) => ({
+    ...toStored(row),
+    epoch: row.session,
+    action: row.action,
+    payload: row.payload ?? undefined,
+    priority: row.priority,
+    target: row.target,
+    createdAt: row.created_at.toISOString(),
+  }))
+}
+
+/** The message parts of executions that are to be sent again. */
+export async function loadMessages(
+  db: Db,
+  commandIds: string[],
+): Promise<Map<string, Pick<Claimable<unknown>, 'action' | 'payload' | 'priority' | 'target' | 'createdAt'>>> {
+  const found = await db
+    .selectFrom('commands')
+    .select(['id', 'action', 'payload', 'priority', 'target', 'created_at'])
+    .where('id', '=', sql<string>`any(${commandIds}::uuid[])`)
+    .execute()
+  return new Map(
+    found.map((row) => [
+      row.id,
+      {
+        action: row.action,
+        payload: (row.payload ?? undefined) as Json | undefined,
+        priority: row.priority,
+        target: row.target as Target,
+        createdAt: row.created_at.toISOString(),
+      },
+    ]),
+  )
+}
+
+/**
+ * Stores changed executions and their events in one statement. A row that somebody else changed since it was read, or whose
+ * client has another session than the change needs, is left alone: the answer names the rows that were stored.
+ */
+export async function storeExecutions(db: Db, changes: ExecutionChange[]): Promise<ExecutionKey[]> {
+  const input = changes.map(({ commandId, clientId, version, guardEpoch, state }) => ({
+    command_id: commandId,
+    client_id: clientId,
+    version,
+    guard: guardEpoch,
+    status: state.status,
+    attempt: state.attempt,
+    epoch: state.epoch,
+    handovers: state.handovers,
+    silent_attempts: state.silentAttempts,
+    completed_before: state.completedBefore,
+    cancel_requested_at: instant(state.cancelRequestedAt),
+    cancel_reason: state.cancelReason,
+    not_before: instant(state.notBefore),
+    deadline: instant(state.deadline),
+    progress: state.progress,
+    result: state.result,
+    error: state.error,
+    queued_at: instant(state.queuedAt),
+    delivered_at: instant(state.deliveredAt),
+    started_at: instant(state.startedAt),
+    completed_at: instant(state.completedAt),
+  }))
+  const events = changes.flatMap(({ commandId, clientId, events: drafts }) =>
+    drafts.map(({ type, attempt, data }) => ({ type, command_id: commandId, client_id: clientId, attempt, data })),
+  )
+  // Rows are locked in key order, clients before executions: two nodes never wait for each other.
+  const stored = await sql<{ command_id: string; client_id: string }>`
+    with input as (
+      select * from ${rows(input)} as i(
+        command_id uuid, client_id text, version integer, guard bigint, status text, attempt integer, epoch bigint,
+        handovers jsonb, silent_attempts integer[], completed_before jsonb, cancel_requested_at timestamptz, cancel_reason text,
+        not_before timestamptz, deadline timestamptz, progress json, result json, error json, queued_at timestamptz,
+        delivered_at timestamptz, started_at timestamptz, completed_at timestamptz)
+    ),
+    sessions as (
+      select k.id, k.session_epoch from clients k
+      where k.id in (select client_id from input where guard is not null) order by k.id for no key update
+    ),
+    locked as (
+      select e.command_id, e.client_id
+      from input i join executions e on e.command_id = i.command_id and e.client_id = i.client_id
+      left join sessions s on s.id = i.client_id
+      where e.version = i.version and (i.guard is null or s.session_epoch = i.guard)
+      order by e.command_id, e.client_id for update of e
+    ),
+    stored as (
+      update executions e set
+        version = e.version + 1, status = i.status, attempt = i.attempt, epoch = i.epoch, handovers = i.handovers,
+        silent_attempts = i.silent_attempts, completed_before = i.completed_before, cancel_requested_at = i.cancel_requested_at,
+        cancel_reason = i.cancel_reason, not_before = i.not_before, deadline = i.deadline, progress = i.progress,
+        result = i.result, error = i.error, queued_at = i.queued_at, delivered_at = i.delivered_at,
+        started_at = i.started_at, completed_at = i.completed_at
+      from input i join locked l on l.command_id = i.command_id and l.client_id = i.client_id
+      where e.command_id = i.command_id and e.client_id = i.client_id and e.version = i.version
+      returning e.command_id, e.client_id
+    ),
+    logged as (
+      insert into events (type, command_id, client_id, attempt, data)
+      select v.type, v.command_id, v.client_id, v.attempt, v.data
+      from rows from (json_to_recordset(${JSON.stringify(events)}::json)
+        as (type text, command_id uuid, client_id text, attempt integer, data jsonb)) with ordinality
+        as v(type, command_id, client_id, attempt, data, ord)
+      join stored s on s.command_id = v.command_id and s.client_id = v.client_id
+      order by v.ord
+    )
+    select command_id, client_id from stored`.execute(db)
+  return stored.rows.map((row) => ({ commandId: row.command_id, clientId: row.client_id }))
+}
+
+export interface DueWork {
+  key: ExecutionKey
+  why: 'expire' | 'timeout' | 'due'
+}
+
+/** Pending rows past their expiry, handed-over rows past their deadline, and waits that are over; at most `limit` of each. */
+export async function findDueExecutions(db: Db, limit: number): Promise<DueWork[]> {
+  const found = await sql<{ command_id: string; client_id: string; why: DueWork['why'] }>`
+    (select command_id, client_id, 'expire' as why from executions
+      where status = 'pending' and expires_at <= clock_timestamp() order by expires_at limit ${limit})
+    union all
+    (select command_id, client_id, 'timeout' from executions
+      where status in ('queued', 'delivered', 'running') and deadline <= clock_timestamp() order by deadline limit ${limit})
+    union all
+    (select command_id, client_id, 'due' from executions
+      where status = 'pending' and not_before <= clock_timestamp() order by not_before limit ${limit})`.execute(db)
+  return found.rows.map((row) => ({ key: { commandId: row.command_id, clientId: row.client_id }, why: row.why }))
+}
+
+export interface NeglectedSession {
+  clientId: string
+  epoch: number
+  /** Another session is the client's current one: this one has to close (rule 10). */
+  superseded: boolean
+  /** An earlier session's hand-over waits for this one. */
+  stale: boolean
+}
+
+/** Of these sessions, those with something to claim, an older hand-over, or a successor: what the fast path missed. */
+export async function findNeglectedSessions(
+  db: Db,
+  sessions: { clientId: string; epoch: number }[],
+): Promise<NeglectedSession[]> {
+  const found = await sql<{
+    client_id: string
+    epoch: number
+    superseded: boolean
+    stale: boolean
+    claimable: boolean
+  }>`
+    select s.client_id, s.epoch, k.session_epoch is distinct from s.epoch as superseded,
+      exists (select 1 from executions e where e.client_id = s.client_id and e.status = 'queued' and e.epoch <> s.epoch) as stale,
+      exists (select 1 from executions e where e.client_id = s.client_id and e.status = 'pending' and e.not_before is null) as claimable
+    from ${rows(sessions.map(({ clientId, epoch }) => ({ client_id: clientId, epoch })))} as s(client_id text, epoch bigint)
+    left join clients k on k.id = s.client_id`.execute(db)
+  return found.rows
+    .filter((row) => row.superseded || row.stale || row.claimable)
+    .map((row) => ({ clientId: row.client_id, epoch: row.epoch, superseded: row.superseded, stale: row.stale }))
+}
+
+/** Claims of sessions that ended without a word (a killed node) and that no journal vouches for: oldest first. */
+export async function findOrphanedClaims(db: Db, limit: number): Promise<(ExecutionKey & { epoch: number })[]> {
+  const found = await sql<{ command_id: string; client_id: string; epoch: number }>`
+    select e.command_id, e.client_id, e.epoch from executions e join clients k on k.id = e.client_id
+    join commands c on c.id = e.command_id
+    where e.status = 'queued' and e.epoch is distinct from k.session_epoch
+      and c.delivery = 'at_most_once' and e.handovers -> -1 ->> 'journalId' is null
+    order by e.command_id limit ${limit}`.execute(db)
+  return found.rows.map((row) => ({ commandId: row.command_id, clientId: row.client_id, epoch: row.epoch }))
+}
+
+export async function findExecutionKeys(db: Db, commandId: string, clientIds?: string[]): Promise<ExecutionKey[]> {
+  let query = db.selectFrom('executions').select('client_id').where('command_id', '=', commandId)
+  if (clientIds) query = query.where('client_id', '=', sql<string>`any(${clientIds}::text[])`)
+  const found = await query.orderBy('client_id').execute()
+  return found.map((row) => ({ commandId, clientId: row.client_id }))
+}
+
+/** Unsettled executions of a client, for its deletion. */
+export async function findUnsettledOfClient(db: Db, clientId: string): Promise<ExecutionKey[]> {
+  const found = await db
+    .selectFrom('executions')
+    .select('command_id')
+    .where('client_id', '=', clientId)
+    .where('status', 'in', ['pending', 'queued', 'delivered', 'running'])
+    .execute()
+  return found.map((row) => ({ commandId: row.command_id, clientId }))
+}
+
+/** One page of a command's executions, by client id. */
+export async function listExecutions(
+  db: Db,
+  commandId: string,
+  filter: { status?: Status },
+  paging: Paging,
+): Promise<Page<Execution>> {
+  let query = db.selectFrom('executions').selectAll().where('command_id', '=', commandId)
+  if (filter.status) query = query.where('status', '=', filter.status)
+  if (paging.after !== undefined) query = query.where('client_id', '>', paging.after)
+  const found = await query
+    .orderBy('client_id')
+    .limit(paging.limit + 1)
+    .execute()
+  return page(
+    found,
+    paging.limit,
+    (row) => row.client_id,
+    (row) => ({
+      commandId: row.command_id,
+      clientId: row.client_id,
+      status: row.status as Status,
+      attempt: row.attempt,
+      ...compact({
+        progress: row.progress as Execution['progress'],
+        result: row.result as Json | null,
+        error: row.error as Execution['error'],
+        queuedAt: row.queued_at?.toISOString(),
+        deliveredAt: row.delivered_at?.toISOString(),
+        startedAt: row.started_at?.toISOString(),
+        completedAt: row.completed_at?.toISOString(),
+        cancelRequestedAt: row.cancel_requested_at?.toISOString(),
+      }),
+    }),
+  )
+}
+
+export interface UnsettledFacts {
+  clientId: string
+  status: Status
+  attempt: number
+  priority: number
+  disabled: boolean
+  online: boolean
+  presenceSince: string
+  notBefore: string | null
+  deadline: string | null
+  cancelRequestedAt: string | null
+  maxRetries: number
+  maxInFlight: number
+  inFlight: number
+  ahead: number
+  error: { code: string; message: string } | null
+  queuedAt: string | null
+}
+
+/** What there is to know about each execution of a command that has not ended, for `explain`. */
+export async function loadUnsettledFacts(db: Db, commandId: string, limit: number): Promise<UnsettledFacts[]> {
+  const found = await sql<{
+    client_id: string
+    status: Status
+    attempt: number
+    priority: number
+    disabled: boolean
+    online: boolean
+    presence_since: Date
+    not_before: Date | null
+    deadline: Date | null
+    cancel_requested_at: Date | null
+    max_retries: number
+    max_in_flight: number
+    in_flight: number
+    ahead: number
+    error: { code: string; message: string } | null
+    queued_at: Date | null
+  }>`
+    select e.client_id, e.status, e.attempt, e.priority, k.disabled, k.session_epoch is not null as online, k.presence_since,
+      e.not_before, e.deadline, e.cancel_requested_at, c.max_retries, k.max_in_flight, e.error, e.queued_at,
+      (select count(*)::integer from executions o where o.client_id = e.client_id and o.status in ('queued', 'delivered', 'running')) as in_flight,
+      (select count(*)::integer from executions o where o.client_id = e.client_id and o.status = 'pending' and o.not_before is null
+        and (o.priority > e.priority or (o.priority = e.priority and o.command_id < e.command_id))) as ahead
+    from executions e join commands c on c.id = e.command_id join clients k on k.id = e.client_id
+    where e.command_id = ${commandId} and e.status in ('pending', 'queued', 'delivered', 'running', 'outcome_unknown')
+    order by e.client_id limit ${limit}`.execute(db)
+  return found.rows.map((row) => ({
+    clientId: row.client_id,
+    status: row.status,
+    attempt: row.attempt,
+    priority: row.priority,
+    disabled: row.disabled,
+    online: row.online,
+    presenceSince: row.presence_since.toISOString(),
+    notBefore: row.not_before?.toISOString() ?? null,
+    deadline: row.deadline?.toISOString() ?? null,
+    cancelRequestedAt: row.cancel_requested_at?.toISOString() ?? null,
+    maxRetries: row.max_retries,
+    maxInFlight: row.max_in_flight,
+    inFlight: row.in_flight,
+    ahead: row.ahead,
+    error: row.error,
+    queuedAt: row.queued_at?.toISOString() ?? null,
+  }))
+}
+
+function toStored(row: StateRow): StoredExecution<ExecutionColumns> {
+  return {
+    commandId: row.command_id,
+    clientId: row.client_id,
+    version: row.version,
+    state: {
+      status: row.status,
+      attempt: row.attempt,
+      delivery: row.delivery,
+      maxRetries: row.max_retries,
+      startTimeoutSeconds: row.start_timeout_seconds,
+      timeoutSeconds: row.timeout_seconds,
+      epoch: row.epoch,
+      handovers: row.handovers,
+      silentAttempts: row.silent_attempts,
+      completedBefore: row.completed_before,
+      cancelRequestedAt: millis(row.cancel_requested_at),
+      cancelReason: row.cancel_reason,
+      notBefore: millis(row.not_before),
+      expiresAt: row.expires_at.getTime(),
+      deadline: millis(row.deadline),
+      progress: row.progress,
+      result: row.result,
+      error: row.error,
+      queuedAt: millis(row.queued_at),
+      deliveredAt: millis(row.delivered_at),
+      startedAt: millis(row.started_at),
+      completedAt: millis(row.completed_at),
+    },
+  }
+}

@@ -1,0 +1,16 @@
+import { type Migration, Migrator } from 'kysely/migration'
+import type { Db } from './connect.ts'
+import * as firstCommand from './migrations/0001-first-command.ts'
+
+/** Frozen once released: a change is a new number. */
+const MIGRATIONS: Record<string, Migration> = {
+  '0001-first-command': firstCommand,
+}
+
+/** Brings the schema up to date. Safe from several nodes at once: Kysely's migrator holds a PostgreSQL advisory lock. */
+export async function migrate(db: Db): Promise<string[]> {
+  const migrator = new Migrator({ db, provider: { getMigrations: async () => MIGRATIONS } })
+  const { error, results = [] } = await migrator.migrateToLatest()
+  if (error) throw error
+  return results.map((result) => result.migrationName)
+}

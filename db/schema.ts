@@ -1,0 +1,107 @@
+import type { ColumnType, Generated } from 'kysely'
+
+/** Row types stay in db/: queries answer with shapes of their own. */
+type Time = ColumnType<Date, Date | string | undefined, Date | string>
+type NullableTime = ColumnType<Date | null, Date | string | null | undefined, Date | string | null>
+/** Written as JSON text, read parsed. */
+type JsonColumn<T> = ColumnType<T, string, string>
+
+export interface Database {
+  clients: {
+    id: string
+    name: string
+    key_hash: Buffer
+    disabled: Generated<boolean>
+    max_in_flight: number
+    metadata: JsonColumn<Record<string, unknown>>
+    session_epoch: number | null
+    session_node: string | null
+    presence_since: Time
+    last_seen_at: NullableTime
+    reported: JsonColumn<Record<string, unknown> | null>
+    created_at: Time
+    deleted_at: NullableTime
+  }
+  zone_members: { zone: string; client_id: string }
+  actions: {
+    name: string
+    payload_schema: JsonColumn<Record<string, unknown> | null>
+    delivery: string
+    start_timeout_seconds: number | null
+    timeout_seconds: number | null
+    ttl_seconds: number | null
+    max_retries: number | null
+    priority: number | null
+    description: string | null
+    updated_at: Time
+  }
+  principals: { id: string; name: string; role: string; created_at: Time }
+  tokens: {
+    id: string
+    principal_id: string
+    name: string
+    token_hash: Buffer
+    created_at: Time
+    expires_at: NullableTime
+    revoked_at: NullableTime
+  }
+  commands: {
+    id: string
+    target: JsonColumn<unknown>
+    action: string
+    payload: JsonColumn<unknown>
+    priority: number
+    delivery: string
+    start_timeout_seconds: number
+    timeout_seconds: number
+    max_retries: number
+    total: number
+    excluded: JsonColumn<unknown>
+    created_by: string
+    created_at: Time
+    not_before: NullableTime
+    expires_at: Time
+  }
+  idempotency_keys: {
+    principal_id: string
+    key: string
+    request_hash: Buffer
+    command_id: string
+    created_at: Time
+  }
+  executions: {
+    command_id: string
+    client_id: string
+    status: string
+    attempt: number
+    version: number
+    priority: number
+    not_before: NullableTime
+    expires_at: Time
+    epoch: number | null
+    handovers: JsonColumn<unknown>
+    silent_attempts: number[]
+    completed_before: JsonColumn<unknown>
+    cancel_requested_at: NullableTime
+    cancel_reason: string | null
+    deadline: NullableTime
+    progress: JsonColumn<unknown>
+    result: JsonColumn<unknown>
+    error: JsonColumn<unknown>
+    queued_at: NullableTime
+    delivered_at: NullableTime
+    started_at: NullableTime
+    completed_at: NullableTime
+  }
+  events: {
+    id: Generated<number>
+    xid: Generated<string>
+    type: string
+    at: Time
+    command_id: string | null
+    client_id: string | null
+    attempt: number | null
+    data: JsonColumn<Record<string, unknown>>
+    client_event_id: string | null
+  }
+}
