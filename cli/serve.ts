@@ -1,5 +1,5 @@
 import { createApp } from '../app.ts'
-import { parseSettings, SettingsError } from '../schemas/settings.ts'
+import { settingsFromEnvironment } from './settings.ts'
 
 /** Runs the server until SIGINT or SIGTERM; a second signal ends it at once. Exit code 1: it could not start. */
 export async function serve(): Promise<void> {
@@ -28,17 +28,6 @@ export async function serve(): Promise<void> {
     if (addresses.newAdminToken) console.log(`  Admin token, shown only now: ${addresses.newAdminToken}`)
   } catch (error) {
     console.error(`signalbox: ${(error as Error).message}`)
-    process.exit(1)
-  }
-}
-
-/** The one place where the environment is read. */
-export function settingsFromEnvironment() {
-  try {
-    return parseSettings(process.env)
-  } catch (error) {
-    if (!(error instanceof SettingsError)) throw error
-    console.error(`signalbox: ${error.message}`)
     process.exit(1)
   }
 }

@@ -15,9 +15,9 @@ import {
   rm,
   symlink,
 } from 'node:fs/promises'
+import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
-import { basename, join, resolve } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { basename, dirname, join, resolve } from 'node:path'
 
 /** Everything lives below `root`, so that it may be a mount point, and so that removing it removes all. */
 export interface Layout {
@@ -66,7 +66,7 @@ export function nativeFolder(platform: string = process.platform, arch: string =
     throw new Error(`There is no embedded PostgreSQL for ${platform}-${arch}: ${advice}`)
   }
   try {
-    return fileURLToPath(new URL('../native', import.meta.resolve(name)))
+    return join(dirname(createRequire(import.meta.url).resolve(name)), '../native')
   } catch (cause) {
     throw new Error(`The optional package ${name} is not installed: run npm ci, or ${advice}`, { cause })
   }

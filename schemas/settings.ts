@@ -80,7 +80,7 @@ export class SettingsError extends Error {
 
 const LOOPBACK = /^(127\.\d+\.\d+\.\d+|::1|localhost)$/
 
-/** Parses raw variables (`process.env` or a test's overrides). Throws SettingsError with every fault at once. */
+/** Parses raw variables (the environment, or a test's overrides). Throws SettingsError with every fault at once. */
 export function parseSettings(raw: Record<string, unknown>): Settings {
   const known = Object.keys(Settings.shape)
   const given = Object.fromEntries(

@@ -1,0 +1,59 @@
+import { Writable } from 'node:stream'
+import { pino } from 'pino'
+import { type Addresses, createApp, type Overrides } from '../../app.ts'
+import { parseSettings } from '../../schemas/settings.ts'
+import { createTestDatabase, type TestDatabase } from './database.ts'
+import { type Http, httpClient } from './http.ts'
+
+export const ADMIN_TOKEN = 'sbt_test-administrator-0123456789'
+
+export interface TestServer extends Addresses {
+  database_: TestDatabase
+  sql: TestDatabase['query']
+  api: Http
+  /** Every log line so far, parsed. */
+  logs: Record<string, unknown>[]
+  mqttPort: number
+  stop(): Promise<void>
+}
+
+/** The whole server in this process, on free ports and a database of its own; every HTTP answer is checked against its schema. */
+export async function startServer(
+  settings: Record<string, unknown> = {},
+  overrides: Overrides & { database?: TestDatabase } = {},
+): Promise<TestServer> {
+  const { database: given, ...rest } = overrides
+  const database = given ?? (await createTestDatabase())
+  const logs: Record<string, unknown>[] = []
+  const sink = new Writable({
+    write(chunk, _encoding, done) {
+      logs.push(JSON.parse(chunk.toString()))
+      done()
+    },
+  })
+  const app = createApp(
+    parseSettings({
+      DATABASE_URL: database.url,
+      HTTP_PORT: 0,
+      MQTT_PORT: 0,
+      MQTT_WS_PORT: 0,
+      ADMIN_TOKEN,
+      SWEEP_INTERVAL_SECONDS: 0.05,
+      ...settings,
+    }),
+    { checkResponses: true, log: pino({ level: 'debug' }, sink), ...rest },
+  )
+  const addresses = await app.start()
+  return {
+    ...addresses,
+    database_: database,
+    sql: database.query,
+    api: httpClient(addresses.http, ADMIN_TOKEN),
+    logs,
+    mqttPort: Number(new URL(addresses.mqtt).port),
+    async stop() {
+      await app.stop()
+      if (!given) await database.drop()
+    },
+  }
+}
