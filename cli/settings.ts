@@ -10,3 +10,6 @@ export function settingsFromEnvironment(overrides: Partial<Record<keyof Settings
     process.exit(1)
   }
 }
+
+/** The key of the client that `signalbox agent` runs as. */
+export const agentKeyFromEnvironment = (): string | undefined => process.env.SIGNALBOX_CLIENT_KEY

@@ -1,0 +1,67 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import type { Passed } from '../../control/control.ts'
+import type { TestDatabase } from './database.ts'
+import { type Http, httpClient } from './http.ts'
+import { ADMIN_TOKEN } from './server.ts'
+
+export interface ServerProcess {
+  api: Http
+  mqttPort: number
+  process: ChildProcess
+  /** SIGKILL; resolves when it is gone. */
+  kill(): Promise<void>
+  /** Resolves when it has ended by itself, at its kill point. */
+  ended(): Promise<void>
+}
+
+/**
+ * The real server as a process of its own, on free ports. `killAt` names a point of a command's way where it ends itself with
+ * SIGKILL, the first time it gets there.
+ */
+export async function startServerProcess(
+  database: TestDatabase,
+  options: { killAt?: Parameters<Passed>[0]; settings?: Record<string, unknown> } = {},
+): Promise<ServerProcess> {
+  const program = fileURLToPath(new URL('./killable-server.ts', import.meta.url))
+  const child = spawn(process.execPath, [program], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    env: {
+      ...process.env,
+      SETTINGS: JSON.stringify({
+        DATABASE_URL: database.url,
+        ADMIN_TOKEN,
+        HTTP_PORT: 0,
+        MQTT_PORT: 0,
+        MQTT_WS_PORT: 0,
+        SWEEP_INTERVAL_SECONDS: 0.1,
+        LOG_LEVEL: 'error',
+        ...options.settings,
+      }),
+      KILL_AT: options.killAt ?? '',
+    },
+  })
+  const exited = once(child, 'exit')
+  const lines = createInterface({ input: child.stdout as NodeJS.ReadableStream })
+  const [line] = await Promise.race([
+    once(lines, 'line'),
+    exited.then(([code]) => {
+      throw new Error(`the server ended with ${code} before it was ready`)
+    }),
+  ])
+  const addresses = JSON.parse(line as string) as { http: string; mqtt: string }
+  return {
+    api: httpClient(addresses.http, ADMIN_TOKEN),
+    mqttPort: Number(new URL(addresses.mqtt).port),
+    process: child,
+    async kill() {
+      child.kill('SIGKILL')
+      await exited
+    },
+    async ended() {
+      await exited
+    },
+  }
+}
