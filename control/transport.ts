@@ -2,7 +2,7 @@ import type { ClientConfig } from '../schemas/clients.ts'
 import type { CancelMessage, CommandMessage, ErrorReply } from '../schemas/messages.ts'
 
 /** Which session of a client: an older one is never written to. */
-export interface SessionRef {
+interface SessionRef {
   clientId: string
   epoch: number
 }

@@ -1,9 +1,9 @@
 import { z } from 'zod'
 import { Id, Timestamp } from './ids.ts'
-import { JsonValue } from './json.ts'
+import { JsonValue, jsonFault } from './json.ts'
 
 const MaxInFlight = z.int().min(1).max(1000)
-const Metadata = z.record(z.string().max(200), JsonValue).refine((value) => JSON.stringify(value).length <= 16_384, {
+const Metadata = z.record(z.string().max(200), JsonValue).refine((value) => Buffer.byteLength(JSON.stringify(value)) <= 16_384, {
   message: 'must be at most 16384 bytes of JSON',
 })
 
@@ -40,12 +40,17 @@ export const ListClients = z.object({
   zone: Id.optional(),
   presence: z.enum(['online', 'offline']).optional(),
   disabled: z.stringbool().optional(),
-  q: z.string().min(1).max(200).optional(),
+  q: z
+    .string()
+    .min(1)
+    .max(200)
+    .refine((text) => jsonFault(text) === undefined, { message: 'contains the character U+0000' })
+    .optional(),
 })
 export type ListClients = z.infer<typeof ListClients>
 
 /** The key is shown once and stored only as a hash. */
-export const ClientKey = z.string().regex(/^sbk_[A-Za-z0-9_-]{43}$/)
+const ClientKey = z.string().regex(/^sbk_[A-Za-z0-9_-]{43}$/)
 export const CreatedClient = z.object({ client: Client, clientKey: ClientKey })
 export const RotatedKey = z.object({ clientKey: ClientKey })
 

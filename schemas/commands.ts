@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { Delivery, Execution, ExecutionError, Status } from './executions.ts'
+import { Delivery, ExecutionError, Status } from './executions.ts'
 import { CommandId, Id, Timestamp } from './ids.ts'
 import { JsonValue } from './json.ts'
 
@@ -8,6 +8,18 @@ export const Priority = z.int().min(1).max(10).meta({ description: '10 is the mo
 /** Ten years: longer is a mistake in the unit, and would overflow sums of times. */
 const Seconds = z.int().min(1).max(315_360_000)
 export const TimeoutSeconds = Seconds
+
+const EARLIEST = Date.parse('0001-01-01T00:00:00Z')
+const LATEST = Date.parse('9999-12-31T23:59:59.999Z')
+
+/** RFC 3339 with any offset, in UTC from here on: PostgreSQL refuses offsets of 16 hours and more, and the year 0. */
+const Instant = z.iso
+  .datetime({ offset: true, abort: true })
+  .refine((text) => Date.parse(text) >= EARLIEST && Date.parse(text) <= LATEST, {
+    message: 'must be in the years 1 to 9999 (UTC)',
+    abort: true,
+  })
+  .overwrite((text) => new Date(text).toISOString())
 
 export const Target = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('client'), clientId: Id }),
@@ -23,9 +35,9 @@ export const CreateCommand = z
     action: Id,
     payload: JsonValue.optional(),
     priority: Priority.optional(),
-    expiresAt: z.iso.datetime({ offset: true }).optional(),
+    expiresAt: Instant.optional(),
     ttlSeconds: Seconds.optional(),
-    notBefore: z.iso.datetime({ offset: true }).optional(),
+    notBefore: Instant.optional(),
     startTimeoutSeconds: Seconds.optional(),
     timeoutSeconds: Seconds.optional(),
     maxRetries: z.int().min(0).max(100).optional(),
@@ -38,7 +50,7 @@ export type CreateCommand = z.infer<typeof CreateCommand>
 
 export const IdempotencyKey = z.string().regex(/^[\x21-\x7e]{1,255}$/, 'must be 1 to 255 visible ASCII characters')
 
-export const CommandCounts = z.partialRecord(Status, z.int())
+const CommandCounts = z.partialRecord(Status, z.int())
 
 /** `partially_failed` only for a group whose executions ended differently. */
 export const CommandStatus = z.enum([...Status.options, 'partially_failed'])
@@ -74,8 +86,8 @@ export const ListCommands = z.object({
   status: Status.optional(),
   clientId: Id.optional(),
   action: Id.optional(),
-  createdAfter: z.iso.datetime({ offset: true }).optional(),
-  createdBefore: z.iso.datetime({ offset: true }).optional(),
+  createdAfter: Instant.optional(),
+  createdBefore: Instant.optional(),
 })
 export type ListCommands = z.infer<typeof ListCommands>
 
@@ -90,7 +102,7 @@ export const CancelOutcome = z.object({ cancelled: z.int(), requested: z.int(), 
 export type CancelOutcome = z.infer<typeof CancelOutcome>
 
 /** Why an execution has not moved: a stable code and the same in words. */
-export const EXPLANATIONS = [
+const EXPLANATIONS = [
   'client_offline',
   'client_disabled',
   'not_due',
@@ -115,5 +127,3 @@ export const Explanation = z.object({
   message: z.string(),
 })
 export type Explanation = z.infer<typeof Explanation>
-
-export const ExecutionList = z.object({ items: z.array(Execution), nextCursor: z.string().nullable() })

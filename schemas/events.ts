@@ -3,7 +3,7 @@ import { Timestamp } from './ids.ts'
 import { JsonValue } from './json.ts'
 
 /** Everything that happened, in one append-only table. */
-export const EVENT_TYPES = [
+const EVENT_TYPES = [
   'command.created',
   'execution.queued',
   'execution.released',

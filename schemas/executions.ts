@@ -18,8 +18,8 @@ export const STATUSES = [
 export const Status = z.enum(STATUSES)
 export type Status = z.infer<typeof Status>
 
-export const TERMINAL = ['completed', 'failed', 'rejected', 'cancelled', 'expired'] as const satisfies Status[]
-export const SETTLED = ['outcome_unknown', ...TERMINAL] as const satisfies Status[]
+const TERMINAL = ['completed', 'failed', 'rejected', 'cancelled', 'expired'] as const satisfies Status[]
+const SETTLED = ['outcome_unknown', ...TERMINAL] as const satisfies Status[]
 
 export const isTerminal = (status: Status): boolean => (TERMINAL as readonly Status[]).includes(status)
 export const isSettled = (status: Status): boolean => (SETTLED as readonly Status[]).includes(status)

@@ -19,7 +19,7 @@ export async function explainCommand(deps: { db: Db; sessions: Sessions }, id: s
 type Reason = [Explanation['code'], string]
 
 /** The first reason that holds, in the order in which the way of a command meets them. */
-export function explain(fact: UnsettledFacts, session: Pick<Session, 'subscription'> | undefined): Reason {
+function explain(fact: UnsettledFacts, session: Pick<Session, 'subscription'> | undefined): Reason {
   if (fact.status === 'outcome_unknown') {
     return ['outcome_unknown', `Nobody can tell whether it happened: ${fact.error?.message ?? 'no report came.'}`]
   }

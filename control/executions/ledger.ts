@@ -23,7 +23,7 @@ export interface Applied {
 }
 
 /** A session as far as the ledger needs it. */
-export interface ClaimingSession {
+interface ClaimingSession {
   clientId: string
   epoch: number
   journalId: string | null
@@ -36,7 +36,7 @@ export interface Claimed extends Claimable<ExecutionState> {
   now: number
 }
 
-export type ChangeListener = (key: ExecutionKey, before: ExecutionState, after: ExecutionState) => void
+type ChangeListener = (key: ExecutionKey, before: ExecutionState, after: ExecutionState) => void
 
 /** The only way to change an execution: every input goes through `transition` and a guarded, committed update. */
 export interface Ledger {

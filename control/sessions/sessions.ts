@@ -8,7 +8,7 @@ import type { Ledger } from '../executions/ledger.ts'
 import type { Transport } from '../transport.ts'
 
 /** How a client's own `commands` topic stands: nothing is sent before it is granted at QoS 1. */
-export type Subscription = 'none' | 'refused_at_qos_0' | 'granted'
+type Subscription = 'none' | 'refused_at_qos_0' | 'granted'
 
 /** One live connection of a client, as the control plane sees it. */
 export interface Session {
