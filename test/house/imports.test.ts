@@ -16,7 +16,7 @@ const ALLOWED: Record<string, string[]> = {
 
 /** Packages that belong to one room: the way out to PostgreSQL, MQTT, HTTP and the environment goes through it. */
 const OWNED: Record<string, string[]> = {
-  zod: ['schemas', 'control', 'api', 'agent'],
+  zod: ['schemas', 'control', 'api', 'agent', 'cli'],
   kysely: ['db', 'app.ts'],
   pg: ['db'],
   koa: ['api'],
