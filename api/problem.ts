@@ -2,7 +2,7 @@ import { STATUS_CODES } from 'node:http'
 import type { Context, Next } from 'koa'
 import type { Logger } from 'pino'
 import { asAppError } from '../control/as-app-error.ts'
-import { AppError, ERROR_STATUS, type ErrorCode, type InputFault } from '../schemas/errors.ts'
+import { AppError, ERROR_STATUS } from '../schemas/errors.ts'
 
 /** What the router leaves: no such path, or not with this method (its Allow header says which). */
 const NO_ROUTE = [404, 405, 501]
@@ -19,12 +19,12 @@ export function problems(log: Logger) {
       const problem = asAppError(error)
       if (problem.code === 'INTERNAL')
         log.error({ err: error, requestId: ctx.state.requestId, method: ctx.method, path: ctx.path }, 'request failed')
-      answer(ctx, problem.code, problem.message, problem.faults)
+      answer(ctx, problem)
     }
   }
 }
 
-function answer(ctx: Context, code: ErrorCode, detail: string, errors?: InputFault[]): void {
+function answer(ctx: Context, { code, message, faults, extensions }: AppError): void {
   const status = ERROR_STATUS[code]
   ctx.status = status
   ctx.body = {
@@ -32,9 +32,10 @@ function answer(ctx: Context, code: ErrorCode, detail: string, errors?: InputFau
     title: STATUS_CODES[status] ?? code,
     status,
     code,
-    detail,
+    detail: message,
     instance: ctx.path,
-    ...(errors ? { errors } : {}),
+    ...(faults ? { errors: faults } : {}),
+    ...extensions,
   }
   ctx.type = 'application/problem+json'
   if (status === 401) ctx.set('WWW-Authenticate', 'Bearer')

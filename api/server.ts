@@ -11,6 +11,7 @@ import { actionRoutes } from './routes/actions.ts'
 import { clientRoutes } from './routes/clients.ts'
 import { commandRoutes } from './routes/commands.ts'
 import { type HealthChecks, healthRoutes } from './routes/health.ts'
+import { zoneRoutes } from './routes/zones.ts'
 
 export interface Api {
   listen(): Promise<{ httpPort: number }>
@@ -29,6 +30,7 @@ export const apiRoutes = (control: Control): Route[] => [
   ...commandRoutes(control),
   ...clientRoutes(control),
   ...actionRoutes(control),
+  ...zoneRoutes(control),
 ]
 
 /** HTTP in: Koa with the routes of ./routes. */

@@ -4,7 +4,7 @@ import type { Logger } from 'pino'
 import type { Control } from '../control/control.ts'
 import type { Transport } from '../control/transport.ts'
 import type { Settings } from '../schemas/settings.ts'
-import { buildTopic } from '../schemas/topics.ts'
+import { buildTopic, parseTopic } from '../schemas/topics.ts'
 import { maySubscribe } from './access.ts'
 import type { AedesClient } from './aedes-internals.ts'
 import { createAuthentication, refusalOf } from './authenticate.ts'
@@ -107,7 +107,13 @@ export function createBroker({ settings, log }: { settings: Settings; log: Logge
       const connection = connections.of(client)
       const { session } = connection
       if (!session) return
-      const granted = (client as AedesClient).subscriptions[ownCommands(session.clientId)]?.qos === 1
+      const { subscriptions } = client as AedesClient
+      const filters = Object.keys(subscriptions).map((filter) => parseTopic(root, filter))
+      session.zones = new Set(
+        filters.flatMap((topic) => (topic?.name === 'zoneCommands' ? [topic.params.zone as string] : [])),
+      )
+      session.broadcast = filters.some((topic) => topic?.name === 'broadcastCommands')
+      const granted = subscriptions[ownCommands(session.clientId)]?.qos === 1
       if (granted === (session.subscription === 'granted')) return
       connection.tail = connection.tail
         .then(async () => {

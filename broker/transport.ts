@@ -1,14 +1,15 @@
 import type { Aedes, AedesPublishPacket, Client } from 'aedes'
 import type { Logger } from 'pino'
-import type { Transport } from '../control/transport.ts'
+import type { SessionRef, Transport } from '../control/transport.ts'
 import type { Settings } from '../schemas/settings.ts'
 import { buildTopic, COMMAND_TOPICS, parseTopic, type TopicName, type TopicParams } from '../schemas/topics.ts'
 import type { Connection, Connections } from './connections.ts'
 
+/** One message on its way: to which connections, what their PUBACK will mean, and to whom it was written. */
 interface Forward {
-  to: Connection
+  to: Set<Connection>
   handover: { commandId: string; attempt: number } | null
-  written: boolean
+  written: Set<string>
 }
 
 export interface MqttTransport extends Transport {
@@ -39,17 +40,39 @@ export function createTransport(deps: {
     })
   }
 
+  /** Publishes once, written to these sessions alone if they are still the current ones; answers the clients it was written to. */
+  async function send(
+    name: TopicName,
+    params: TopicParams,
+    sessions: SessionRef[],
+    message: unknown,
+    handover: Forward['handover'],
+  ): Promise<Set<string>> {
+    const to = new Set<Connection>()
+    for (const session of sessions) {
+      const connection = connections.main(session.clientId)
+      if (connection?.session?.epoch === session.epoch && !connection.client.closed) to.add(connection)
+    }
+    const forward: Forward = { to, handover, written: new Set() }
+    if (to.size === 0) return forward.written
+    const payload = encode(message)
+    forwards.set(payload, forward)
+    await publish(name, params, payload, { qos: 1, retain: false })
+    return forward.written
+  }
+
   const encode = (value: unknown): Buffer => Buffer.from(JSON.stringify(value))
 
   return {
     async forward(session, message, handover) {
-      const connection = connections.main(session.clientId)
-      if (connection?.session?.epoch !== session.epoch || connection.client.closed) return false
-      const payload = encode(message)
-      const forward: Forward = { to: connection, handover, written: false }
-      forwards.set(payload, forward)
-      await publish('clientCommands', { clientId: session.clientId }, payload, { qos: 1, retain: false })
-      return forward.written
+      const written = await send('clientCommands', { clientId: session.clientId }, [session], message, handover)
+      return written.has(session.clientId)
+    },
+
+    async forwardShared(target, sessions, message) {
+      const handover = { commandId: message.id, attempt: message.attempt }
+      if (target.kind === 'zone') return send('zoneCommands', { zone: target.zone }, sessions, message, handover)
+      return send('broadcastCommands', {}, sessions, message, handover)
     },
 
     authorizeForward(client, packet) {
@@ -58,12 +81,14 @@ export function createTransport(deps: {
       const topic = parseTopic(root, packet.topic)
       if (!topic || client.closed) return null
       const forward = forwards.get(packet.payload as Buffer)
-      if (COMMAND_TOPICS.includes(topic.name) && forward?.to !== connection) return null
+      if (COMMAND_TOPICS.includes(topic.name) && !forward?.to.has(connection)) return null
+      // A zone that the client has just lost: its unsubscription may still be on its way.
+      if (topic.params.zone !== undefined && !connection.session?.config.zones.includes(topic.params.zone)) return null
       if (packet.qos === 0 || connection.client.subscriptions[packet.topic]?.qos === 0) return packet
       const id = connection.packetIds.take({ handover: forward?.handover ?? null, at: performance.now() })
       if (id === undefined) return null
       packet.messageId = id
-      if (forward) forward.written = true
+      forward?.written.add(connection.login.clientId)
       return packet
     },
 

@@ -64,8 +64,15 @@ export function createControl(deps: ControlDeps): Control {
     onDown: (error) => log.warn({ reason: (error as Error).message }, 'the database does not answer; reports wait'),
     ...(deps.random ? { random: deps.random } : {}),
   })
-  const dispatch = createDispatch({ db, log, ledger, transport, ...hooks })
-  const sessions = createSessions({
+  const dispatch: Dispatch = createDispatch({
+    db,
+    log,
+    ledger,
+    transport,
+    session: (clientId) => sessions.get(clientId),
+    ...hooks,
+  })
+  const sessions: Sessions = createSessions({
     db,
     log,
     node: NODE,

@@ -1,8 +1,9 @@
 import type { ClientConfig } from '../schemas/clients.ts'
+import type { Target } from '../schemas/commands.ts'
 import type { CancelMessage, CommandMessage, ErrorReply } from '../schemas/messages.ts'
 
 /** Which session of a client: an older one is never written to. */
-interface SessionRef {
+export interface SessionRef {
   clientId: string
   epoch: number
 }
@@ -18,6 +19,11 @@ export interface Transport {
     message: CommandMessage | CancelMessage,
     handover: { commandId: string; attempt: number } | null,
   ): Promise<boolean>
+  /**
+   * One publish on the zone's or the broadcast topic, written to these sessions only. Answers the clients it was written to;
+   * the others cannot have it.
+   */
+  forwardShared(target: Target, sessions: SessionRef[], message: CommandMessage): Promise<Set<string>>
   reply(clientId: string, reply: ErrorReply): Promise<void>
   /** Retained: what a technician or a client that subscribes later is told. */
   retainPresence(clientId: string, presence: { state: 'online' } | { state: 'offline'; since: string }): Promise<void>

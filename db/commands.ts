@@ -1,12 +1,12 @@
 import { sql } from 'kysely'
-import type { Command, ListCommands, Target } from '../schemas/commands.ts'
+import type { Command, CommandPreview, Exclusion, ListCommands, Target, UpdateCommand } from '../schemas/commands.ts'
 import type { Delivery, ExecutionError, Status } from '../schemas/executions.ts'
 import type { Json } from '../schemas/json.ts'
 import type { Page, Paging } from '../schemas/paging.ts'
 import type { Db } from './connect.ts'
 import { compact, page, rows } from './rows.ts'
 
-/** A command for one client, its id made by the caller. */
+/** A command, its id made by the caller. */
 export interface NewCommand {
   id: string
   principalId: string
@@ -14,7 +14,7 @@ export interface NewCommand {
   idempotencyKey: string | null
   /** SHA-256 of the request, hex. */
   requestHash: string
-  clientId: string
+  target: Target
   action: string
   payload: Json | undefined
   priority: number
@@ -26,17 +26,72 @@ export interface NewCommand {
   /** Either an instant or a time to live. */
   expiresAt: string | null
   ttlSeconds: number
+  /** The hash of the targets that the caller was shown, or null. */
+  expectedTargets: string | null
 }
 
-export type Refusal = 'unknown_client' | 'disabled' | 'past_expiry' | 'never_due' | 'queue_full' | 'key_in_use'
+export type Refusal =
+  | 'unknown_client'
+  | 'no_targets'
+  | 'disabled'
+  | 'past_expiry'
+  | 'never_due'
+  | 'queue_full'
+  | 'targets_changed'
+  | 'key_in_use'
 
 export type InsertedCommand =
   | { id: string; refusal: Refusal }
-  | { id: string; refusal: null; createdAt: string; notBefore: string | null; expiresAt: string }
+  | {
+      id: string
+      refusal: null
+      createdAt: string
+      notBefore: string | null
+      expiresAt: string
+      /** Who gets it, and who of the group does not. */
+      clientIds: string[]
+      excluded: Exclusion[]
+    }
+
+/**
+ * Who of the `input` rows' targets exists, waits and is excluded, as `targets(id, client_id, online, pending, reason)`.
+ * `input` has id, kind, client_id, zone and priority; a disabled or full client is a target with a reason not to be one.
+ */
+const targetsOf = (maxPendingPerClient: number) => sql`
+  members as materialized (
+    select i.id, i.priority, i.ord, k.id as client_id, k.disabled, k.session_epoch is not null as online
+    from input i join clients k on k.id = i.client_id and k.deleted_at is null where i.kind = 'client'
+    union all
+    select i.id, i.priority, i.ord, k.id, k.disabled, k.session_epoch is not null
+    from input i join zone_members z on z.zone = i.zone join clients k on k.id = z.client_id and k.deleted_at is null
+    where i.kind = 'zone'
+    union all
+    select i.id, i.priority, i.ord, k.id, k.disabled, k.session_epoch is not null
+    from input i join clients k on k.deleted_at is null where i.kind = 'broadcast'
+  ),
+  waiting as materialized (
+    select m.client_id, (select count(*)::integer from executions e where e.client_id = m.client_id and e.status = 'pending') as pending
+    from (select distinct client_id from members) m
+  ),
+  targets as materialized (
+    select m.id, m.client_id, m.online, w.pending,
+      case
+        when m.disabled then 'disabled'
+        when m.priority < 10 and w.pending + row_number() over (partition by m.client_id order by m.ord) > ${maxPendingPerClient} then 'queue_full'
+      end as reason
+    from members m join waiting w on w.client_id = m.client_id
+  ),
+  target_lists as materialized (
+    select id, array_agg(client_id order by client_id) filter (where reason is null) as client_ids,
+      encode(sha256(convert_to(coalesce(string_agg(client_id, ',' order by client_id) filter (where reason is null), ''), 'UTF8')), 'hex') as hash,
+      coalesce(jsonb_agg(jsonb_build_object('clientId', client_id, 'reason', reason) order by client_id) filter (where reason is not null), '[]') as excluded
+    from targets group by id
+  )`
 
 /**
  * Judges and stores a batch of commands with their executions, events and idempotency keys in one statement.
- * Each row stands for itself: a refused one stores nothing. A twin of a key that is being committed elsewhere waits for it.
+ * Each row stands for itself: a refused one stores nothing. A group's list of clients is frozen here.
+ * A twin of a key that is being committed elsewhere waits for it.
  */
 export async function insertCommands(
   db: Db,
@@ -50,7 +105,10 @@ export async function insertCommands(
     created_by: command.createdBy,
     key: command.idempotencyKey,
     request_hash: `\\x${command.requestHash}`,
-    client_id: command.clientId,
+    target: command.target,
+    kind: command.target.kind,
+    client_id: command.target.kind === 'client' ? command.target.clientId : null,
+    zone: command.target.kind === 'zone' ? command.target.zone : null,
     action: command.action,
     payload: command.payload,
     priority: command.priority,
@@ -61,6 +119,7 @@ export async function insertCommands(
     not_before: command.notBefore,
     expires_at: command.expiresAt,
     ttl_seconds: command.ttlSeconds,
+    expected: command.expectedTargets,
   }))
   const found = await sql<{
     id: string
@@ -68,34 +127,32 @@ export async function insertCommands(
     created_at: Date
     not_before: Date | null
     expires_at: Date
+    client_ids: string[]
+    excluded: Exclusion[]
   }>`
     with input as materialized (
       select i.*, date_trunc('milliseconds', n.now) as created_at,
         date_trunc('milliseconds', coalesce(i.expires_at, n.now + make_interval(secs => i.ttl_seconds))) as expiry,
-        case when i.not_before > n.now then date_trunc('milliseconds', i.not_before) end as start,
-        row_number() over (partition by i.client_id order by i.ord) as nth
+        case when i.not_before > n.now then date_trunc('milliseconds', i.not_before) end as start
       from ${rows(input)} as i(
-        ord integer, id uuid, principal_id uuid, created_by text, key text, request_hash bytea, client_id text, action text,
-        payload json, priority smallint, delivery text, start_timeout_seconds integer, timeout_seconds integer,
-        max_retries integer, not_before timestamptz, expires_at timestamptz, ttl_seconds integer),
+        ord integer, id uuid, principal_id uuid, created_by text, key text, request_hash bytea, target jsonb, kind text,
+        client_id text, zone text, action text, payload json, priority smallint, delivery text, start_timeout_seconds integer,
+        timeout_seconds integer, max_retries integer, not_before timestamptz, expires_at timestamptz, ttl_seconds integer,
+        expected text),
         (select clock_timestamp() as now) n
     ),
-    waiting as materialized (
-      select k.id, k.disabled,
-        (select count(*) from executions e where e.client_id = k.id and e.status = 'pending') as pending
-      from clients k
-      where k.id in (select client_id from input) and k.deleted_at is null
-    ),
+    ${targetsOf(maxPendingPerClient)},
     judged as materialized (
-      select i.*,
+      select i.*, t.client_ids, t.excluded,
         case
-          when k.id is null then 'unknown_client'
-          when k.disabled then 'disabled'
+          when t.id is null then case i.kind when 'client' then 'unknown_client' else 'no_targets' end
+          when i.kind = 'client' and t.client_ids is null then t.excluded -> 0 ->> 'reason'
+          when i.expected is not null and i.expected <> t.hash then 'targets_changed'
+          when t.client_ids is null then 'no_targets'
           when i.expiry <= i.created_at then 'past_expiry'
           when i.start >= i.expiry then 'never_due'
-          when i.priority < 10 and k.pending + i.nth > ${maxPendingPerClient} then 'queue_full'
         end as fault
-      from input i left join waiting k on k.id = i.client_id
+      from input i left join target_lists t on t.id = i.id
     ),
     keyed as (
       insert into idempotency_keys (principal_id, key, request_hash, command_id, created_at)
@@ -110,21 +167,22 @@ export async function insertCommands(
     ),
     new_commands as (
       insert into commands (id, target, action, payload, priority, delivery, start_timeout_seconds, timeout_seconds,
-        max_retries, total, created_by, created_at, not_before, expires_at)
-      select id, jsonb_build_object('kind', 'client', 'clientId', client_id), action, payload, priority, delivery,
-        start_timeout_seconds, timeout_seconds, max_retries, 1, created_by, created_at, start, expiry
+        max_retries, total, excluded, created_by, created_at, not_before, expires_at)
+      select id, target, action, payload, priority, delivery, start_timeout_seconds, timeout_seconds, max_retries,
+        cardinality(client_ids), excluded, created_by, created_at, start, expiry
       from accepted
     ),
     new_executions as (
       insert into executions (command_id, client_id, status, attempt, priority, not_before, expires_at)
-      select id, client_id, 'pending', 1, priority, start, expiry from accepted
+      select a.id, t.client_id, 'pending', 1, a.priority, a.start, a.expiry
+      from accepted a join targets t on t.id = a.id and t.reason is null
     ),
     new_events as (
       insert into events (type, command_id, client_id, data)
-      select 'command.created', id, client_id, jsonb_build_object('action', action, 'createdBy', created_by)
+      select 'command.created', id, client_id, jsonb_build_object('action', action, 'createdBy', created_by, 'total', cardinality(client_ids))
       from accepted order by ord
     )
-    select j.id, j.created_at, j.start as not_before, j.expiry as expires_at,
+    select j.id, j.created_at, j.start as not_before, j.expiry as expires_at, j.client_ids, j.excluded,
       case when j.fault is null and a.id is null then 'key_in_use' else j.fault end as refusal
     from judged j left join accepted a on a.id = j.id`.execute(db)
   return found.rows.map((row) =>
@@ -136,8 +194,97 @@ export async function insertCommands(
           createdAt: row.created_at.toISOString(),
           notBefore: row.not_before?.toISOString() ?? null,
           expiresAt: row.expires_at.toISOString(),
+          clientIds: row.client_ids,
+          excluded: row.excluded,
         },
   )
+}
+
+/** Who would get a command now. The list is kept under its hash, so that a later change can be told (`findPreview`). */
+export async function previewTargets(
+  db: Db,
+  target: Target,
+  priority: number,
+  maxPendingPerClient: number,
+): Promise<CommandPreview> {
+  const { kind } = target
+  const input = [
+    {
+      ord: 0,
+      id: '00000000-0000-0000-0000-000000000000',
+      kind,
+      client_id: kind === 'client' ? target.clientId : null,
+      zone: kind === 'zone' ? target.zone : null,
+      priority,
+    },
+  ]
+  const found = await sql<{
+    hash: string
+    excluded: Exclusion[]
+    targets: { clientId: string; online: boolean; pending: number }[] | null
+  }>`
+    with input as materialized (select * from ${rows(input)} as i(ord integer, id uuid, kind text, client_id text, zone text, priority smallint)),
+    ${targetsOf(maxPendingPerClient)},
+    kept as (
+      insert into target_previews (hash, client_ids) select hash, coalesce(client_ids, '{}') from target_lists
+      on conflict (hash) do update set created_at = clock_timestamp()
+    )
+    select l.hash, l.excluded,
+      (select jsonb_agg(jsonb_build_object('clientId', t.client_id, 'online', t.online, 'pending', t.pending) order by t.client_id)
+        from targets t where t.reason is null) as targets
+    from target_lists l`.execute(db)
+  const [row] = found.rows
+  const targets = (row?.targets ?? []).map(({ clientId, online, pending }) => ({
+    clientId,
+    presence: online ? ('online' as const) : ('offline' as const),
+    pending,
+  }))
+  return {
+    total: targets.length,
+    online: targets.filter((one) => one.presence === 'online').length,
+    targets,
+    excluded: row?.excluded ?? [],
+    hash: row?.hash ?? NO_TARGETS_HASH,
+  }
+}
+
+/** SHA-256 of nothing: a group without members. */
+const NO_TARGETS_HASH = 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'
+
+/** The clients that a preview showed, or undefined once it is forgotten. */
+export async function findPreview(db: Db, hash: string): Promise<string[] | undefined> {
+  const row = await db.selectFrom('target_previews').select('client_ids').where('hash', '=', hash).executeTakeFirst()
+  return row?.client_ids
+}
+
+export async function forgetPreviews(db: Db, olderThanSeconds: number): Promise<void> {
+  await sql`delete from target_previews where created_at < clock_timestamp() - make_interval(secs => ${olderThanSeconds})`.execute(
+    db,
+  )
+}
+
+/** Changes priority and expiry of what is still pending; answers how many executions that were, undefined if there is no such command. */
+export async function updatePending(db: Db, id: string, change: UpdateCommand): Promise<number | undefined> {
+  const found = await sql<{ known: boolean; changed: number }>`
+    with changed as (
+      update executions set version = version + 1,
+        priority = coalesce(${change.priority ?? null}::smallint, priority),
+        expires_at = coalesce(${change.expiresAt ?? null}::timestamptz, expires_at)
+      where command_id = ${id} and status = 'pending' returning client_id
+    ),
+    command as (
+      update commands set
+        priority = coalesce(${change.priority ?? null}::smallint, priority),
+        expires_at = coalesce(${change.expiresAt ?? null}::timestamptz, expires_at)
+      where id = ${id} and exists (select 1 from changed) returning id
+    ),
+    logged as (
+      insert into events (type, command_id, data) select 'command.updated', id, ${JSON.stringify(change)}::jsonb from command
+    )
+    select exists (select 1 from commands where id = ${id}) as known, (select count(*)::integer from changed) as changed`.execute(
+    db,
+  )
+  return found.rows[0]?.known ? found.rows[0].changed : undefined
 }
 
 /** What an Idempotency-Key stands for, or undefined once it is forgotten. */
@@ -175,7 +322,7 @@ interface CommandRow {
   timeout_seconds: number
   max_retries: number
   total: number
-  excluded: { clientId: string; reason: string }[]
+  excluded: Exclusion[]
   created_by: string
   created_at: Date
   not_before: Date | null
@@ -225,6 +372,7 @@ export async function listCommands(db: Db, filter: ListCommands, paging: Paging)
     filter.clientId !== undefined
       ? sql`exists (select 1 from executions e where e.command_id = c.id and e.client_id = ${filter.clientId})`
       : undefined,
+    filter.zone !== undefined ? sql`c.target ->> 'kind' = 'zone' and c.target ->> 'zone' = ${filter.zone}` : undefined,
     filter.status !== undefined
       ? sql`exists (select 1 from executions e where e.command_id = c.id and e.status = ${filter.status})`
       : undefined,

@@ -225,6 +225,7 @@ export async function storeExecutions(db: Db, changes: ExecutionChange[]): Promi
     cancel_requested_at: instant(state.cancelRequestedAt),
     cancel_reason: state.cancelReason,
     not_before: instant(state.notBefore),
+    expires_at: instant(state.expiresAt),
     deadline: instant(state.deadline),
     progress: state.progress,
     result: state.result,
@@ -243,7 +244,7 @@ export async function storeExecutions(db: Db, changes: ExecutionChange[]): Promi
       select * from ${rows(input)} as i(
         command_id uuid, client_id text, version integer, guard bigint, status text, attempt integer, epoch bigint,
         handovers jsonb, silent_attempts integer[], completed_before jsonb, cancel_requested_at timestamptz, cancel_reason text,
-        not_before timestamptz, deadline timestamptz, progress json, result json, error json, queued_at timestamptz,
+        not_before timestamptz, expires_at timestamptz, deadline timestamptz, progress json, result json, error json, queued_at timestamptz,
         delivered_at timestamptz, started_at timestamptz, completed_at timestamptz)
     ),
     sessions as (
@@ -261,7 +262,7 @@ export async function storeExecutions(db: Db, changes: ExecutionChange[]): Promi
       update executions e set
         version = e.version + 1, status = i.status, attempt = i.attempt, epoch = i.epoch, handovers = i.handovers,
         silent_attempts = i.silent_attempts, completed_before = i.completed_before, cancel_requested_at = i.cancel_requested_at,
-        cancel_reason = i.cancel_reason, not_before = i.not_before, deadline = i.deadline, progress = i.progress,
+        cancel_reason = i.cancel_reason, not_before = i.not_before, expires_at = i.expires_at, deadline = i.deadline, progress = i.progress,
         result = i.result, error = i.error, queued_at = i.queued_at, delivered_at = i.delivered_at,
         started_at = i.started_at, completed_at = i.completed_at
       from input i join locked l on l.command_id = i.command_id and l.client_id = i.client_id

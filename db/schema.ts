@@ -69,6 +69,7 @@ export interface Database {
     command_id: string
     created_at: Time
   }
+  target_previews: { hash: string; client_ids: string[]; created_at: Time }
   executions: {
     command_id: string
     client_id: string

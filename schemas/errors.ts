@@ -32,12 +32,15 @@ export interface InputFault {
 export class AppError extends Error {
   readonly code: ErrorCode
   readonly faults: InputFault[] | undefined
+  /** Further members of the problem, for instance how targets differ. */
+  readonly extensions: Record<string, unknown> | undefined
 
-  constructor(code: ErrorCode, message: string, faults?: InputFault[]) {
+  constructor(code: ErrorCode, message: string, faults?: InputFault[], extensions?: Record<string, unknown>) {
     super(message)
     this.name = 'AppError'
     this.code = code
     this.faults = faults
+    this.extensions = extensions
   }
 }
 
@@ -56,4 +59,6 @@ export const Problem = z.object({
   detail: z.string(),
   instance: z.string().optional(),
   errors: z.array(z.object({ path: z.string(), message: z.string() })).optional(),
+  added: z.array(z.string()).optional(),
+  removed: z.array(z.string()).optional(),
 })

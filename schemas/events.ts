@@ -5,6 +5,7 @@ import { JsonValue } from './json.ts'
 /** Everything that happened, in one append-only table. */
 const EVENT_TYPES = [
   'command.created',
+  'command.updated',
   'execution.queued',
   'execution.released',
   'execution.redelivered',
@@ -19,6 +20,8 @@ const EVENT_TYPES = [
   'execution.outcome_unknown',
   'execution.next_attempt',
   'execution.cancel_requested',
+  'execution.retried',
+  'execution.resolved',
   /** A report that moved nothing: `accepted`, repeated, late, or of an older attempt. */
   'execution.reported',
   'client.created',

@@ -1,18 +1,25 @@
 import { z } from 'zod'
 import { awaitCommand } from '../../control/commands/await-command.ts'
 import { cancelCommand } from '../../control/commands/cancel-command.ts'
-import { createCommand } from '../../control/commands/create-command.ts'
+import { createCommand, previewCommand } from '../../control/commands/create-command.ts'
 import { explainCommand } from '../../control/commands/explain-command.ts'
 import { readCommand, readCommands, readExecutions, readTimeline } from '../../control/commands/read-commands.ts'
+import { resolveExecution, retryCommand } from '../../control/commands/retry-command.ts'
+import { updateCommand } from '../../control/commands/update-command.ts'
 import type { Control } from '../../control/control.ts'
 import {
   CancelCommand,
   CancelOutcome,
   Command,
+  CommandPreview,
   CreateCommand,
   Explanation,
   IdempotencyKey,
   ListCommands,
+  ResolveExecution,
+  RetryCommand,
+  RetryOutcome,
+  UpdateCommand,
 } from '../../schemas/commands.ts'
 import { AppError } from '../../schemas/errors.ts'
 import { Event } from '../../schemas/events.ts'
@@ -46,6 +53,15 @@ export function commandRoutes(control: Control): Route[] {
           body: current,
         }
       },
+    }),
+    route({
+      method: 'post',
+      path: '/commands/preview',
+      summary: 'Who would get a command, and who of its group would not; its hash can be sent as expectedTargets.',
+      permission: 'command:create',
+      body: CreateCommand,
+      responses: { 200: CommandPreview },
+      handle: async ({ body }) => ({ status: 200, body: await previewCommand(control, body) }),
     }),
     route({
       method: 'get',
@@ -104,6 +120,39 @@ export function commandRoutes(control: Control): Route[] {
       responses: { 200: z.object({ items: z.array(Explanation) }) },
       async handle({ params: { id } }) {
         return { status: 200, body: { items: await explainCommand(control, id) } }
+      },
+    }),
+    route({
+      method: 'patch',
+      path: '/commands/:id',
+      summary: 'Change priority and expiry of what is still pending.',
+      permission: 'command:create',
+      params,
+      body: UpdateCommand,
+      responses: { 200: Command },
+      handle: async ({ params: { id }, body }) => ({ status: 200, body: await updateCommand(db, id, body) }),
+    }),
+    route({
+      method: 'post',
+      path: '/commands/:id/retry',
+      summary: 'A new attempt of what failed, was rejected, expired or is unknown.',
+      permission: 'command:create',
+      params,
+      body: RetryCommand,
+      responses: { 200: RetryOutcome },
+      handle: async ({ params: { id }, body }) => ({ status: 200, body: await retryCommand(control, id, body) }),
+    }),
+    route({
+      method: 'post',
+      path: '/commands/:id/executions/:clientId/resolve',
+      summary: 'End an unknown outcome by your word, or permit another run.',
+      permission: 'command:create',
+      params: params.extend({ clientId: Id }),
+      body: ResolveExecution,
+      responses: { 200: Command },
+      async handle({ params: { id, clientId }, body }) {
+        await resolveExecution(control, id, clientId, body)
+        return { status: 200, body: await readCommand(db, id) }
       },
     }),
     route({

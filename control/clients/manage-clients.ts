@@ -40,12 +40,18 @@ export async function createClient(
 /** A live session learns of its new zones and window at once. Throws NOT_FOUND. */
 export async function changeClient(deps: ClientDeps, id: string, change: UpdateClient): Promise<Client> {
   const client = await update(deps, id, change)
-  const config = { zones: client.zones, maxInFlight: client.maxInFlight }
-  const session = deps.sessions.get(id)
-  if (session) session.config = config
-  await deps.transport.retainConfig(id, config)
-  deps.dispatch.wake(session)
+  await tellConfig(deps, client)
   return client
+}
+
+/** A change of zones or window reaches the live session, the next login and the retained topic. */
+export async function tellConfig(deps: ClientDeps, client: Client): Promise<void> {
+  const config = { zones: client.zones, maxInFlight: client.maxInFlight }
+  deps.authenticator.forgetClient(client.id)
+  const session = deps.sessions.get(client.id)
+  if (session) session.config = config
+  await deps.transport.retainConfig(client.id, config)
+  deps.dispatch.wake(session)
 }
 
 /** The old key stops working at once, and live sessions that used it end. Throws NOT_FOUND. */

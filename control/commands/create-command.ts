@@ -2,13 +2,15 @@ import { createHash } from 'node:crypto'
 import { v7 as uuid } from 'uuid'
 import {
   findIdempotencyKey,
+  findPreview,
   type InsertedCommand,
   insertCommands,
   type NewCommand,
+  previewTargets,
   type Refusal,
 } from '../../db/commands.ts'
 import type { Db } from '../../db/connect.ts'
-import type { Command, CreateCommand } from '../../schemas/commands.ts'
+import { type Command, type CommandPreview, type CreateCommand, targetOf } from '../../schemas/commands.ts'
 import { AppError, type ErrorCode } from '../../schemas/errors.ts'
 import type { Principal } from '../../schemas/principals.ts'
 import type { Settings } from '../../schemas/settings.ts'
@@ -24,27 +26,41 @@ export interface CreateCommandDeps {
   actions: Actions
   sessions: Sessions
   dispatch: Dispatch
-  commandInserts: Batcher<NewCommand, InsertedCommand>
+  commandInserts: CommandInserts
   /** Named point of the way, for the tests that end the process there. */
   passed?(point: 'create-committed'): void
 }
 
-/** Creates go to PostgreSQL together: one statement for all that arrive while the previous one is in flight. */
-export function createCommandInserts(db: Db, settings: Settings): Batcher<NewCommand, InsertedCommand> {
-  return createBatcher<NewCommand, InsertedCommand>({
-    run: async (commands) => {
-      const results = new Map(
-        (await insertCommands(db, commands, settings.MAX_PENDING_PER_CLIENT)).map((result) => [result.id, result]),
-      )
-      return commands.map((command) => results.get(command.id) as InsertedCommand)
+/** Creates on their way to PostgreSQL: commands for one client share a statement, a group has one to itself. */
+export interface CommandInserts {
+  add(command: NewCommand): Promise<InsertedCommand>
+  stop(): Promise<void>
+}
+
+export function createCommandInserts(db: Db, settings: Settings): CommandInserts {
+  const inserts = (max: number): Batcher<NewCommand, InsertedCommand> =>
+    createBatcher<NewCommand, InsertedCommand>({
+      run: async (commands) => {
+        const inserted = await insertCommands(db, commands, settings.MAX_PENDING_PER_CLIENT)
+        const results = new Map(inserted.map((result) => [result.id, result]))
+        return commands.map((command) => results.get(command.id) as InsertedCommand)
+      },
+      max,
+      whenDown: 'reject',
+    })
+  const single = inserts(200)
+  // Ten thousand rows take their time: nobody's command for one client waits behind them.
+  const group = inserts(1)
+  return {
+    add: (command) => (command.target.kind === 'client' ? single : group).add(command),
+    stop: async () => {
+      await Promise.all([single.stop(), group.stop()])
     },
-    max: 200,
-    whenDown: 'reject',
-  })
+  }
 }
 
 /**
- * Stores a command and its execution, then lets the client's session know. Resolves after the commit.
+ * Stores a command and the frozen list of its executions, then lets the clients' sessions know. Resolves after the commit.
  * A repeated Idempotency-Key answers the command as it is now, `replayed`; with another body it is IDEMPOTENCY_MISMATCH.
  */
 export async function createCommand(
@@ -54,12 +70,18 @@ export async function createCommand(
   idempotencyKey: string | undefined,
 ): Promise<{ command: Command; replayed: boolean }> {
   const requestHash = createHash('sha256').update(JSON.stringify(body)).digest('hex')
+  const id = uuid()
+  const target = targetOf(body)
+  // Announced before the commit, so that no session's own claim gets ahead of the one publish for the group.
+  const group = target.kind === 'client' ? undefined : deps.dispatch.openGroup(id, target)
   try {
-    const command = await store(deps, principal, body, idempotencyKey, requestHash)
+    const { command, clientIds } = await store(deps, principal, id, body, idempotencyKey, requestHash)
     deps.passed?.('create-committed')
-    deps.dispatch.wake(deps.sessions.get(body.clientId))
+    if (group) void group.send(clientIds)
+    else for (const clientId of clientIds) deps.dispatch.wake(deps.sessions.get(clientId))
     return { command, replayed: false }
   } catch (error) {
+    group?.close()
     // Whatever refuses it now, a request that was accepted once is answered with what became of it.
     if (idempotencyKey === undefined || !(error instanceof AppError) || error.code === 'UNAVAILABLE') throw error
     const known = await findIdempotencyKey(deps.db, principal.id, idempotencyKey)
@@ -71,13 +93,23 @@ export async function createCommand(
   }
 }
 
+/** Who would get this command now, and who of the group would not. */
+export async function previewCommand(deps: CreateCommandDeps, body: CreateCommand): Promise<CommandPreview> {
+  const action = await deps.actions.find(body.action)
+  if (action) deps.actions.checkPayload(action, body.payload)
+  const priority = body.priority ?? action?.priority ?? DEFAULT_PRIORITY
+  return previewTargets(deps.db, targetOf(body), priority, deps.settings.MAX_PENDING_PER_CLIENT)
+}
+
 async function store(
-  { settings, actions, commandInserts }: CreateCommandDeps,
+  deps: CreateCommandDeps,
   principal: Principal,
+  id: string,
   body: CreateCommand,
   idempotencyKey: string | undefined,
   requestHash: string,
-): Promise<Command> {
+): Promise<{ command: Command; clientIds: string[] }> {
+  const { settings, actions, commandInserts } = deps
   const size = body.payload === undefined ? 0 : Buffer.byteLength(JSON.stringify(body.payload))
   if (size > settings.MAX_PAYLOAD_BYTES) {
     throw new AppError(
@@ -88,15 +120,15 @@ async function store(
   const action = await actions.find(body.action)
   if (action) actions.checkPayload(action, body.payload)
   const command: NewCommand = {
-    id: uuid(),
+    id,
     principalId: principal.id,
     createdBy: principal.name,
     idempotencyKey: idempotencyKey ?? null,
     requestHash,
-    clientId: body.clientId,
+    target: targetOf(body),
     action: body.action,
     payload: body.payload,
-    priority: body.priority ?? action?.priority ?? 5,
+    priority: body.priority ?? action?.priority ?? DEFAULT_PRIORITY,
     delivery: action?.delivery ?? 'at_most_once',
     startTimeoutSeconds:
       body.startTimeoutSeconds ?? action?.startTimeoutSeconds ?? settings.DEFAULT_START_TIMEOUT_SECONDS,
@@ -105,46 +137,79 @@ async function store(
     notBefore: body.notBefore ?? null,
     expiresAt: body.expiresAt ?? null,
     ttlSeconds: body.ttlSeconds ?? action?.ttlSeconds ?? settings.DEFAULT_TTL_SECONDS,
+    expectedTargets: body.expectedTargets ?? null,
   }
   const inserted = await commandInserts.add(command)
+  if (inserted.refusal === 'targets_changed') throw await targetsChanged(deps, command)
   if (inserted.refusal !== null) throw refusalError(inserted.refusal, command, settings)
-  return presentNew(command, inserted)
+  return { command: presentNew(command, inserted), clientIds: inserted.clientIds }
 }
 
-const REFUSALS: Record<Refusal, [ErrorCode, (command: NewCommand, settings: Settings) => string]> = {
-  unknown_client: ['NOT_FOUND', ({ clientId }) => `There is no client ${clientId}.`],
-  disabled: ['CLIENT_DISABLED', ({ clientId }) => `Client ${clientId} is disabled.`],
-  past_expiry: ['INVALID_INPUT', () => 'expiresAt is in the past.'],
-  never_due: ['INVALID_INPUT', () => 'notBefore is not before the expiry: the command could never run.'],
-  queue_full: [
-    'QUEUE_FULL',
-    ({ clientId }, settings) =>
-      `Client ${clientId} has ${settings.MAX_PENDING_PER_CLIENT} commands waiting; only priority 10 is accepted.`,
-  ],
-  key_in_use: ['CONFLICT', () => 'This Idempotency-Key was forgotten while it was looked up; repeat the request.'],
+const DEFAULT_PRIORITY = 5
+
+const nameOf = ({ target }: NewCommand): string =>
+  target.kind === 'client' ? target.clientId : target.kind === 'zone' ? `zone ${target.zone}` : 'the broadcast'
+
+type RefusalText = (command: NewCommand, settings: Settings) => string
+const REFUSALS: Record<Exclude<Refusal, 'targets_changed'>, { code: ErrorCode; path?: string; text: RefusalText }> = {
+  unknown_client: { code: 'NOT_FOUND', text: (command) => `There is no client ${nameOf(command)}.` },
+  no_targets: {
+    code: 'NO_TARGETS',
+    text: (command) => `Nobody can be sent this: ${nameOf(command)} has no client that is enabled and has room.`,
+  },
+  disabled: { code: 'CLIENT_DISABLED', text: (command) => `Client ${nameOf(command)} is disabled.` },
+  past_expiry: { code: 'INVALID_INPUT', path: 'expiresAt', text: () => 'expiresAt is in the past.' },
+  never_due: {
+    code: 'INVALID_INPUT',
+    path: 'notBefore',
+    text: () => 'notBefore is not before the expiry: the command could never run.',
+  },
+  queue_full: {
+    code: 'QUEUE_FULL',
+    text: (command, settings) =>
+      `Client ${nameOf(command)} has ${settings.MAX_PENDING_PER_CLIENT} commands waiting; only priority 10 is accepted.`,
+  },
+  key_in_use: {
+    code: 'CONFLICT',
+    text: () => 'This Idempotency-Key was forgotten while it was looked up; repeat the request.',
+  },
 }
 
-function refusalError(refusal: Refusal, command: NewCommand, settings: Settings): AppError {
-  const [code, message] = REFUSALS[refusal]
-  const path = refusal === 'past_expiry' ? 'expiresAt' : refusal === 'never_due' ? 'notBefore' : undefined
-  const text = message(command, settings)
-  return new AppError(code, text, path ? [{ path, message: text }] : undefined)
+function refusalError(refusal: keyof typeof REFUSALS, command: NewCommand, settings: Settings): AppError {
+  const { code, path, text } = REFUSALS[refusal]
+  const message = text(command, settings)
+  return new AppError(code, message, path ? [{ path, message }] : undefined)
+}
+
+/** 409 with who came and who went since the preview. */
+async function targetsChanged(deps: CreateCommandDeps, command: NewCommand): Promise<AppError> {
+  const shown = await findPreview(deps.db, command.expectedTargets as string)
+  const now = await previewTargets(deps.db, command.target, command.priority, deps.settings.MAX_PENDING_PER_CLIENT)
+  const message = `The targets of ${nameOf(command)} are no longer those of the preview; nothing is stored.`
+  if (!shown) return new AppError('TARGETS_CHANGED', `${message} The preview itself is forgotten.`)
+  const before = new Set(shown)
+  const after = new Set(now.targets.map((target) => target.clientId))
+  return new AppError('TARGETS_CHANGED', message, undefined, {
+    added: [...after.difference(before)],
+    removed: [...before.difference(after)],
+  })
 }
 
 /** What was just committed, without reading it back. */
 function presentNew(command: NewCommand, stored: Extract<InsertedCommand, { refusal: null }>): Command {
+  const total = stored.clientIds.length
   return {
     id: command.id,
-    target: { kind: 'client', clientId: command.clientId },
+    target: command.target,
     action: command.action,
     ...(command.payload != null ? { payload: command.payload } : {}),
     priority: command.priority,
     delivery: command.delivery,
     status: 'pending',
-    counts: { pending: 1 },
-    total: 1,
-    excluded: [],
-    attempt: 1,
+    counts: { pending: total },
+    total,
+    excluded: stored.excluded,
+    ...(total === 1 ? { attempt: 1 } : {}),
     createdBy: command.createdBy,
     createdAt: stored.createdAt,
     ...(stored.notBefore !== null ? { notBefore: stored.notBefore } : {}),

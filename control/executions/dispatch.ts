@@ -1,9 +1,11 @@
 import type { Logger } from 'pino'
 import type { Db } from '../../db/connect.ts'
 import { type ExecutionKey, loadMessages } from '../../db/executions.ts'
+import type { Target } from '../../schemas/commands.ts'
 import type { CancelMessage, CommandMessage } from '../../schemas/messages.ts'
-import type { Session } from '../sessions/sessions.ts'
+import type { Session, Sessions } from '../sessions/sessions.ts'
 import type { Transport } from '../transport.ts'
+import { carries, type Group, listens } from './group.ts'
 import type { Applied, Claimed, Ledger } from './ledger.ts'
 import { type ExecutionState, lastHandedOver } from './lifecycle.ts'
 
@@ -18,6 +20,18 @@ export interface Dispatch {
   /** Tells the client that the command is withdrawn, if it can be told now; otherwise `ready` will. */
   sendCancel(session: Session | undefined, commandId: string, state: ExecutionState): Promise<void>
   idle(session: Session): Promise<void>
+  /**
+   * Announces a group command before it is stored: what the sessions of this node claim of it goes out in one publish on the
+   * shared topic. Whoever is not in that publish gets it on the own topic, as soon as it can be claimed.
+   */
+  openGroup(commandId: string, target: Target): OpenGroup
+}
+
+export interface OpenGroup {
+  /** Once the command is stored: claims for the sessions of its clients, then publishes. */
+  send(clientIds: string[]): Promise<void>
+  /** The command was refused. */
+  close(): void
 }
 
 export interface DispatchDeps {
@@ -25,6 +39,8 @@ export interface DispatchDeps {
   log: Logger
   ledger: Ledger
   transport: Transport
+  /** The live sessions of this node. */
+  session(clientId: string): Session | undefined
   /** Named points of the way, for the tests that end the process there. */
   passed?(point: 'claim-committed' | 'forwarded'): void
 }
@@ -34,6 +50,9 @@ const keyOf = (commandId: string, attempt: number): string => `${commandId} ${at
 export function createDispatch(deps: DispatchDeps): Dispatch {
   /** One claim at a time per session; a wake during it makes one more. */
   const busy = new WeakMap<Session, { again: boolean; done: Promise<void> }>()
+
+  /** Group commands that are being stored or claimed. */
+  const groups = new Map<string, Group>()
 
   const writable = (session: Session) => session.subscription === 'granted' && !session.ending
 
@@ -70,9 +89,63 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
     })
     if (claimed.length > 0) deps.passed?.('claim-committed')
     for (const item of claimed) {
+      const group = groups.get(item.commandId)
+      if (group && carries(group, session, item)) {
+        group.claims.set(session, item)
+        continue
+      }
       const forwarded = await forwardCommand(session, item, item.state, commandMessage(item, item.state, item.now))
       if (!forwarded) await deps.ledger.apply(item, { type: 'release', epoch: session.epoch })
     }
+  }
+
+  function openGroup(commandId: string, target: Target): OpenGroup {
+    const group: Group = { target, claims: new Map() }
+    groups.set(commandId, group)
+    return {
+      async send(clientIds) {
+        try {
+          const sessions = clientIds.map(deps.session).filter((session) => session !== undefined)
+          await Promise.all(sessions.filter((session) => listens(group, session)).map(claimNow))
+          groups.delete(commandId)
+          await publishGroup(group)
+          for (const session of sessions) if (!group.claims.has(session)) wake(session)
+        } catch (error) {
+          // What was claimed and not forwarded is found by the next claim of its session.
+          deps.log.error({ err: error, commandId }, 'group publish failed')
+        } finally {
+          groups.delete(commandId)
+        }
+      },
+      close: () => void groups.delete(commandId),
+    }
+  }
+
+  /** Claims, and waits until that claim is through, whether this call started it or it was under way. */
+  async function claimNow(session: Session): Promise<void> {
+    wake(session)
+    await busy.get(session)?.done
+  }
+
+  async function publishGroup(group: Group): Promise<void> {
+    const [first] = group.claims.values()
+    if (!first) return
+    const live = [...group.claims].filter(([session]) => writable(session))
+    for (const [session, item] of live) session.forwarded.add(keyOf(item.commandId, item.state.attempt))
+    const message = commandMessage(first, first.state, first.now)
+    const written = await deps.transport.forwardShared(
+      group.target,
+      live.map(([session]) => session),
+      message,
+    )
+    if (written.size > 0) deps.passed?.('forwarded')
+    await Promise.all(
+      [...group.claims].map(async ([session, item]) => {
+        if (written.has(session.clientId)) return
+        session.forwarded.delete(keyOf(item.commandId, item.state.attempt))
+        await deps.ledger.apply(item, { type: 'release', epoch: session.epoch })
+      }),
+    )
   }
 
   async function forwardCommand(
@@ -147,6 +220,7 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
   return {
     wake,
     ready,
+    openGroup,
     sendCancel,
     async acknowledged(session, handover) {
       await deps.ledger.apply(

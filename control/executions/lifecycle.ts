@@ -66,6 +66,10 @@ export type Input =
   /** `journalId`: what the session that carried the report had published. */
   | { type: 'report'; report: Report; journalId: string | null }
   | { type: 'cancel'; reason: string | null }
+  /** A principal permits another run of what did not succeed; `ttlSeconds`: its time to live starts anew. */
+  | { type: 'retry'; ttlSeconds: number }
+  /** A principal's word about an outcome that nobody can tell. */
+  | { type: 'resolve'; outcome: 'completed' | 'failed'; note: string }
   /** The client is deleted: nobody will ever report. */
   | { type: 'abandon' }
   | { type: 'due' }
@@ -98,6 +102,9 @@ export interface Transition {
 /** Rank within an attempt: it only grows, but for the release of an unforwarded first claim. */
 export const rank = (status: Status): number =>
   isTerminal(status) ? STATUSES.indexOf('completed') : STATUSES.indexOf(status)
+
+/** What a principal may permit another run of. */
+const RETRYABLE = ['failed', 'rejected', 'expired', 'outcome_unknown'] satisfies Status[]
 
 export const inFlight = (status: Status): boolean =>
   status === 'queued' || status === 'delivered' || status === 'running'
@@ -148,6 +155,10 @@ export function transition(state: ExecutionState, input: Input, context: Context
       return cancel(state, input.reason, context)
     case 'abandon':
       return abandon(state, context)
+    case 'retry':
+      return retry(state, input.ttlSeconds, context)
+    case 'resolve':
+      return resolve(state, input.outcome, input.note, context)
     case 'due':
       return due(state, context)
     case 'expire':
@@ -185,6 +196,11 @@ const wentElsewhere = (state: ExecutionState): boolean =>
   })
 
 export const inDoubt = (state: ExecutionState): boolean => state.silentAttempts.length > 0 || wentElsewhere(state)
+
+/** A timer or a loss ended this attempt, not its client's word about what happened. */
+const endedSilently = (state: ExecutionState): boolean =>
+  state.status === 'outcome_unknown' ||
+  ['START_TIMEOUT', 'TIMEOUT', 'OUTCOME_UNKNOWN'].includes(state.error?.code ?? '')
 
 /** Whether the one who reports has the memory of every hand-over. */
 const remembersAll = (state: ExecutionState, journalId: string | null): boolean =>
@@ -301,6 +317,39 @@ function cancel(state: ExecutionState, reason: string | null, context: Context):
   const requested = event(asked, 'execution.cancel_requested', reason === null ? {} : { reason })
   if (state.status === 'pending') return after(requested, withdraw(asked, 'cancelled', context))
   return { state: asked, events: [requested], effect: 'send-cancel' }
+}
+
+/** Only a principal permits a second run of an at_most_once action; the older attempt's late report still counts. */
+function retry(state: ExecutionState, ttlSeconds: number, context: Context): Transition {
+  if (!(RETRYABLE as Status[]).includes(state.status)) return still(state)
+  const silent = firstJournal(state, state.attempt) !== undefined && endedSilently(state)
+  const next: ExecutionState = {
+    ...state,
+    status: 'pending',
+    attempt: state.attempt + 1,
+    epoch: null,
+    silentAttempts: silent ? [...state.silentAttempts, state.attempt] : state.silentAttempts,
+    cancelRequestedAt: null,
+    cancelReason: null,
+    notBefore: null,
+    expiresAt: context.now + ttlSeconds * 1000,
+    deadline: null,
+    progress: null,
+    result: null,
+    error: null,
+    queuedAt: null,
+    deliveredAt: null,
+    startedAt: null,
+    completedAt: null,
+  }
+  return { state: next, events: [event(next, 'execution.retried', { after: state.status })] }
+}
+
+function resolve(state: ExecutionState, outcome: 'completed' | 'failed', note: string, context: Context): Transition {
+  if (state.status !== 'outcome_unknown') return still(state)
+  const error = outcome === 'failed' ? { code: 'RESOLVED', message: note } : null
+  const resolved = event(state, 'execution.resolved', { outcome, note })
+  return after(resolved, settle({ ...state, completedBefore: null }, outcome, context, { error }))
 }
 
 function abandon(state: ExecutionState, context: Context): Transition {

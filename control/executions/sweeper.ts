@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import { forgetIdempotencyKeys } from '../../db/commands.ts'
+import { forgetIdempotencyKeys, forgetPreviews } from '../../db/commands.ts'
 import { type Db, isDatabaseDown } from '../../db/connect.ts'
 import { findDueExecutions, findNeglectedSessions, findOrphanedClaims } from '../../db/executions.ts'
 import type { Sessions } from '../sessions/sessions.ts'
@@ -27,6 +27,8 @@ export interface SweeperDeps {
 }
 
 const BATCH = 500
+/** How long a preview can be told from what came later. */
+const PREVIEW_SECONDS = 86_400
 /** Housekeeping that nobody waits for, every so many passes. */
 const RARELY = 30
 
@@ -42,6 +44,7 @@ export function createSweeper(deps: SweeperDeps): Sweeper {
     if (passes++ % RARELY === 0) {
       await settleOrphanedClaims()
       await forgetIdempotencyKeys(deps.db, deps.idempotencyKeySeconds, 10_000)
+      await forgetPreviews(deps.db, PREVIEW_SECONDS)
     }
   }
 

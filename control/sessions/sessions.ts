@@ -20,6 +20,9 @@ export interface Session {
   journalId: string | null
   statusSeen: boolean
   subscription: Subscription
+  /** The zones whose commands it subscribes to, and whether to the broadcast ones, all at QoS 1. */
+  zones: ReadonlySet<string>
+  broadcast: boolean
   ending: boolean
   /** Attempts that were written to the socket and whose PUBACK is not committed, as `commandId attempt`. */
   readonly forwarded: Set<string>
@@ -89,6 +92,8 @@ export function createSessions(deps: SessionsDeps): Sessions {
         journalId: null,
         statusSeen: false,
         subscription: 'none',
+        zones: new Set(),
+        broadcast: false,
         ending: false,
         forwarded: new Set(),
       }

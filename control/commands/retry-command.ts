@@ -1,0 +1,51 @@
+import type { Db } from '../../db/connect.ts'
+import { findExecutionKeys } from '../../db/executions.ts'
+import type { Command, ResolveExecution, RetryCommand, RetryOutcome } from '../../schemas/commands.ts'
+import { AppError } from '../../schemas/errors.ts'
+import type { Ledger } from '../executions/ledger.ts'
+import { readCommand } from './read-commands.ts'
+
+interface RetryDeps {
+  db: Db
+  ledger: Ledger
+}
+
+/** Permits a new attempt of what failed, was rejected, expired or is unknown. Throws NOT_FOUND. */
+export async function retryCommand(
+  deps: RetryDeps,
+  id: string,
+  { clientIds, ttlSeconds }: RetryCommand,
+): Promise<RetryOutcome> {
+  const command = await readCommand(deps.db, id)
+  const keys = await findExecutionKeys(deps.db, id, clientIds)
+  const input = { type: 'retry', ttlSeconds: ttlSeconds ?? timeToLive(command) } as const
+  const applied = await Promise.all(keys.map((key) => deps.ledger.apply(key, input)))
+  const retried = applied.filter((change) => change && change.after !== change.before).length
+  return { retried, skipped: applied.length - retried }
+}
+
+/** Ends an outcome that nobody can tell by a principal's word. Throws NOT_FOUND, or CONFLICT if the outcome is known. */
+export async function resolveExecution(
+  deps: RetryDeps,
+  id: string,
+  clientId: string,
+  { outcome, note }: ResolveExecution,
+): Promise<void> {
+  const command = await readCommand(deps.db, id)
+  const input =
+    outcome === 'retry'
+      ? ({ type: 'retry', ttlSeconds: timeToLive(command) } as const)
+      : ({ type: 'resolve', outcome, note } as const)
+  const known = await deps.ledger.apply({ commandId: id, clientId }, { type: 'due' })
+  if (!known) throw new AppError('NOT_FOUND', `Command ${id} has no execution on client ${clientId}.`)
+  if (known.after.status !== 'outcome_unknown') throw tooLate(id, clientId, known.after.status)
+  const applied = await deps.ledger.apply({ commandId: id, clientId }, input)
+  if (!applied || applied.after === applied.before) throw tooLate(id, clientId, applied?.after.status ?? 'gone')
+}
+
+/** Without another wish, the original time to live starts anew. */
+const timeToLive = (command: Command): number =>
+  Math.max(1, Math.round((Date.parse(command.expiresAt) - Date.parse(command.createdAt)) / 1000))
+
+const tooLate = (id: string, clientId: string, status: string): AppError =>
+  new AppError('CONFLICT', `The outcome of command ${id} on client ${clientId} is not unknown: it is ${status}.`)
