@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import { v7 as uuid } from 'uuid'
+import type { Db } from '../../db/connect.ts'
 import {
   findIdempotencyKey,
   findPreview,
@@ -8,8 +9,7 @@ import {
   type NewCommand,
   previewTargets,
   type Refusal,
-} from '../../db/commands.ts'
-import type { Db } from '../../db/connect.ts'
+} from '../../db/new-commands.ts'
 import { type Command, type CommandPreview, type CreateCommand, targetOf } from '../../schemas/commands.ts'
 import { AppError, type ErrorCode } from '../../schemas/errors.ts'
 import type { Principal } from '../../schemas/principals.ts'

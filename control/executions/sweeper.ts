@@ -1,7 +1,7 @@
 import type { Logger } from 'pino'
-import { forgetIdempotencyKeys, forgetPreviews } from '../../db/commands.ts'
 import { type Db, isDatabaseDown } from '../../db/connect.ts'
 import { findDueExecutions, findNeglectedSessions, findOrphanedClaims } from '../../db/executions.ts'
+import { forgetIdempotencyKeys, forgetPreviews } from '../../db/new-commands.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import type { Transport } from '../transport.ts'
 import type { Dispatch } from './dispatch.ts'

@@ -1,0 +1,302 @@
+import { sql } from 'kysely'
+import type { CommandPreview, Exclusion, Target } from '../schemas/commands.ts'
+import type { Delivery } from '../schemas/executions.ts'
+import type { Json } from '../schemas/json.ts'
+import type { Db } from './connect.ts'
+import { rows } from './rows.ts'
+
+/** A command, its id made by the caller. */
+export interface NewCommand {
+  id: string
+  principalId: string
+  createdBy: string
+  idempotencyKey: string | null
+  /** SHA-256 of the request, hex. */
+  requestHash: string
+  target: Target
+  action: string
+  payload: Json | undefined
+  priority: number
+  delivery: Delivery
+  startTimeoutSeconds: number
+  timeoutSeconds: number
+  maxRetries: number
+  notBefore: string | null
+  /** Either an instant or a time to live. */
+  expiresAt: string | null
+  ttlSeconds: number
+  /** The hash of the targets that the caller was shown, or null. */
+  expectedTargets: string | null
+}
+
+export type Refusal =
+  | 'unknown_client'
+  | 'no_targets'
+  | 'disabled'
+  | 'past_expiry'
+  | 'never_due'
+  | 'queue_full'
+  | 'targets_changed'
+  | 'key_in_use'
+
+export type InsertedCommand =
+  | { id: string; refusal: Refusal }
+  | {
+      id: string
+      refusal: null
+      createdAt: string
+      notBefore: string | null
+      expiresAt: string
+      /** Who gets it, and who of the group does not. */
+      clientIds: string[]
+      excluded: Exclusion[]
+    }
+
+/**
+ * Who of the `input` rows' targets exists, waits and is excluded, as `targets(id, client_id, online, pending, reason)`.
+ * `input` has ord, id, kind, client_id, zone, priority and takes_place: whether it will be stored, as far as is known before.
+ * A disabled or full client is a target with a reason not to be one.
+ */
+const targetsOf = (maxPendingPerClient: number) => sql`
+  members as materialized (
+    select i.id, i.priority, i.ord, i.takes_place, k.id as client_id, k.disabled, k.session_epoch is not null as online
+    from input i join clients k on k.id = i.client_id and k.deleted_at is null where i.kind = 'client'
+    union all
+    select i.id, i.priority, i.ord, i.takes_place, k.id, k.disabled, k.session_epoch is not null
+    from input i join zone_members z on z.zone = i.zone join clients k on k.id = z.client_id and k.deleted_at is null
+    where i.kind = 'zone'
+    union all
+    select i.id, i.priority, i.ord, i.takes_place, k.id, k.disabled, k.session_epoch is not null
+    from input i join clients k on k.deleted_at is null where i.kind = 'broadcast'
+  ),
+  waiting as materialized (
+    select m.client_id, (select count(*)::integer from executions e where e.client_id = m.client_id and e.status = 'pending') as pending
+    from (select distinct client_id from members) m
+  ),
+  targets as materialized (
+    select m.id, m.client_id, m.online, w.pending,
+      case
+        when m.disabled then 'disabled'
+        when m.priority < 10
+          and w.pending + count(*) filter (where m.takes_place) over (partition by m.client_id order by m.ord) > ${maxPendingPerClient}
+        then 'queue_full'
+      end as reason
+    from members m join waiting w on w.client_id = m.client_id
+  ),
+  target_lists as materialized (
+    select id, array_agg(client_id order by client_id) filter (where reason is null) as client_ids,
+      encode(sha256(convert_to(coalesce(string_agg(client_id, ',' order by client_id) filter (where reason is null), ''), 'UTF8')), 'hex') as hash,
+      coalesce(jsonb_agg(jsonb_build_object('clientId', client_id, 'reason', reason) order by client_id) filter (where reason is not null), '[]') as excluded
+    from targets group by id
+  )`
+
+/**
+ * Judges and stores a batch of commands with their executions, events and idempotency keys in one statement.
+ * Each row stands for itself: a refused one stores nothing. A group's list of clients is frozen here.
+ * A twin of a key that is being committed elsewhere waits for it.
+ */
+export async function insertCommands(
+  db: Db,
+  commands: NewCommand[],
+  maxPendingPerClient: number,
+): Promise<InsertedCommand[]> {
+  const input = commands.map((command, ord) => ({
+    ord,
+    id: command.id,
+    principal_id: command.principalId,
+    created_by: command.createdBy,
+    key: command.idempotencyKey,
+    request_hash: `\\x${command.requestHash}`,
+    target: command.target,
+    kind: command.target.kind,
+    client_id: command.target.kind === 'client' ? command.target.clientId : null,
+    zone: command.target.kind === 'zone' ? command.target.zone : null,
+    action: command.action,
+    payload: command.payload,
+    priority: command.priority,
+    delivery: command.delivery,
+    start_timeout_seconds: command.startTimeoutSeconds,
+    timeout_seconds: command.timeoutSeconds,
+    max_retries: command.maxRetries,
+    not_before: command.notBefore,
+    expires_at: command.expiresAt,
+    ttl_seconds: command.ttlSeconds,
+    expected: command.expectedTargets,
+  }))
+  const found = await sql<{
+    id: string
+    refusal: Refusal | null
+    created_at: Date
+    not_before: Date | null
+    expires_at: Date
+    client_ids: string[]
+    excluded: Exclusion[]
+  }>`
+    with requested as materialized (
+      select i.*, date_trunc('milliseconds', n.now) as created_at,
+        date_trunc('milliseconds', coalesce(i.expires_at, n.now + make_interval(secs => i.ttl_seconds))) as expiry,
+        case when i.not_before > n.now then date_trunc('milliseconds', i.not_before) end as start
+      from ${rows(input)} as i(
+        ord integer, id uuid, principal_id uuid, created_by text, key text, request_hash bytea, target jsonb, kind text,
+        client_id text, zone text, action text, payload json, priority smallint, delivery text, start_timeout_seconds integer,
+        timeout_seconds integer, max_retries integer, not_before timestamptz, expires_at timestamptz, ttl_seconds integer,
+        expected text),
+        (select clock_timestamp() as now) n
+    ),
+    timely as materialized (
+      select r.*, case when r.expiry <= r.created_at then 'past_expiry' when r.start >= r.expiry then 'never_due' end as untimely
+      from requested r
+    ),
+    -- A place in a queue is only for what will be stored: neither for what is refused nor for the repetition of a key.
+    input as materialized (
+      select t.*, t.untimely is null and (t.key is null or (
+          row_number() over (partition by t.principal_id, t.key, t.untimely is null order by t.ord) = 1
+          and not exists (select 1 from idempotency_keys k where k.principal_id = t.principal_id and k.key = t.key)
+        )) as takes_place
+      from timely t
+    ),
+    ${targetsOf(maxPendingPerClient)},
+    judged as materialized (
+      select i.*, t.client_ids, t.excluded,
+        case
+          when t.id is null then case i.kind when 'client' then 'unknown_client' else 'no_targets' end
+          when i.untimely is not null then i.untimely
+          when i.kind = 'client' and t.client_ids is null then t.excluded -> 0 ->> 'reason'
+          when i.expected is not null and i.expected <> t.hash then 'targets_changed'
+          when t.client_ids is null then 'no_targets'
+        end as fault
+      from input i left join target_lists t on t.id = i.id
+    ),
+    keyed as (
+      insert into idempotency_keys (principal_id, key, request_hash, command_id, created_at)
+      select principal_id, key, request_hash, id, created_at from judged
+      where fault is null and key is not null
+      order by principal_id, key
+      on conflict do nothing
+      returning command_id
+    ),
+    accepted as materialized (
+      select * from judged j where fault is null and (key is null or exists (select 1 from keyed where command_id = j.id))
+    ),
+    new_commands as (
+      insert into commands (id, target, action, payload, priority, delivery, start_timeout_seconds, timeout_seconds,
+        max_retries, total, excluded, created_by, created_at, not_before, expires_at)
+      select id, target, action, payload, priority, delivery, start_timeout_seconds, timeout_seconds, max_retries,
+        cardinality(client_ids), excluded, created_by, created_at, start, expiry
+      from accepted
+    ),
+    new_executions as (
+      insert into executions (command_id, client_id, status, attempt, priority, not_before, expires_at)
+      select a.id, t.client_id, 'pending', 1, a.priority, a.start, a.expiry
+      from accepted a join targets t on t.id = a.id and t.reason is null
+    ),
+    new_events as (
+      insert into events (type, command_id, client_id, data)
+      select 'command.created', id, client_id, jsonb_build_object('action', action, 'createdBy', created_by, 'total', cardinality(client_ids))
+      from accepted order by ord
+    )
+    select j.id, j.created_at, j.start as not_before, j.expiry as expires_at, j.client_ids, j.excluded,
+      case when j.fault is null and a.id is null then 'key_in_use' else j.fault end as refusal
+    from judged j left join accepted a on a.id = j.id`.execute(db)
+  return found.rows.map((row) =>
+    row.refusal
+      ? { id: row.id, refusal: row.refusal }
+      : {
+          id: row.id,
+          refusal: null,
+          createdAt: row.created_at.toISOString(),
+          notBefore: row.not_before?.toISOString() ?? null,
+          expiresAt: row.expires_at.toISOString(),
+          clientIds: row.client_ids,
+          excluded: row.excluded,
+        },
+  )
+}
+
+/** Who would get a command now. The list is kept under its hash, so that a later change can be told (`findPreview`). */
+export async function previewTargets(
+  db: Db,
+  target: Target,
+  priority: number,
+  maxPendingPerClient: number,
+): Promise<CommandPreview> {
+  const { kind } = target
+  const input = [
+    {
+      ord: 0,
+      id: '00000000-0000-0000-0000-000000000000',
+      kind,
+      client_id: kind === 'client' ? target.clientId : null,
+      zone: kind === 'zone' ? target.zone : null,
+      priority,
+      takes_place: true,
+    },
+  ]
+  const found = await sql<{
+    hash: string
+    excluded: Exclusion[]
+    targets: { clientId: string; online: boolean; pending: number }[] | null
+  }>`
+    with input as materialized (select * from ${rows(input)} as i(ord integer, id uuid, kind text, client_id text, zone text, priority smallint, takes_place boolean)),
+    ${targetsOf(maxPendingPerClient)},
+    kept as (
+      insert into target_previews (hash, client_ids) select hash, coalesce(client_ids, '{}') from target_lists
+      on conflict (hash) do update set created_at = clock_timestamp()
+    )
+    select l.hash, l.excluded,
+      (select jsonb_agg(jsonb_build_object('clientId', t.client_id, 'online', t.online, 'pending', t.pending) order by t.client_id)
+        from targets t where t.reason is null) as targets
+    from target_lists l`.execute(db)
+  const [row] = found.rows
+  const targets = (row?.targets ?? []).map(({ clientId, online, pending }) => ({
+    clientId,
+    presence: online ? ('online' as const) : ('offline' as const),
+    pending,
+  }))
+  return {
+    total: targets.length,
+    online: targets.filter((one) => one.presence === 'online').length,
+    targets,
+    excluded: row?.excluded ?? [],
+    hash: row?.hash ?? NO_TARGETS_HASH,
+  }
+}
+
+/** SHA-256 of nothing: a group without members. */
+const NO_TARGETS_HASH = 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'
+
+/** The clients that a preview showed, or undefined once it is forgotten. */
+export async function findPreview(db: Db, hash: string): Promise<string[] | undefined> {
+  const row = await db.selectFrom('target_previews').select('client_ids').where('hash', '=', hash).executeTakeFirst()
+  return row?.client_ids
+}
+
+export async function forgetPreviews(db: Db, olderThanSeconds: number): Promise<void> {
+  await sql`delete from target_previews where created_at < clock_timestamp() - make_interval(secs => ${olderThanSeconds})`.execute(
+    db,
+  )
+}
+
+/** What an Idempotency-Key stands for, or undefined once it is forgotten. */
+export async function findIdempotencyKey(
+  db: Db,
+  principalId: string,
+  key: string,
+): Promise<{ commandId: string; requestHash: string } | undefined> {
+  const row = await db
+    .selectFrom('idempotency_keys')
+    .select(['command_id', 'request_hash'])
+    .where('principal_id', '=', principalId)
+    .where('key', '=', key)
+    .executeTakeFirst()
+  return row && { commandId: row.command_id, requestHash: row.request_hash.toString('hex') }
+}
+
+export async function forgetIdempotencyKeys(db: Db, olderThanSeconds: number, limit: number): Promise<void> {
+  await sql`
+    delete from idempotency_keys where (principal_id, key) in (
+      select principal_id, key from idempotency_keys
+      where created_at < clock_timestamp() - make_interval(secs => ${olderThanSeconds}) order by created_at limit ${limit})`.execute(
+    db,
+  )
+}
