@@ -15,7 +15,7 @@ export interface RouteInput<Params, Query, Body> {
   principal: Principal
   /** Header values by lower-case name. */
   header(name: string): string | undefined
-  /** Aborted when the caller is gone. */
+  /** Aborted when the caller is gone or the server stops. */
   gone: AbortSignal
 }
 
@@ -61,6 +61,8 @@ export function route<
 
 export interface MountOptions {
   authenticator: Authenticator
+  /** Streams and waits end when the server stops. */
+  stopping: AbortSignal
   /** In tests: an answer that is not as declared is a 500. */
   checkResponses: boolean
 }
@@ -78,7 +80,7 @@ export function mount(routes: Route[], options: MountOptions): Router {
         body: parseBody(item, ctx),
         principal,
         header: (name) => ctx.get(name) || undefined,
-        gone: goneSignal(ctx),
+        gone: AbortSignal.any([goneSignal(ctx), options.stopping]),
       })
       if (options.checkResponses) checkResponse(item, reply)
       ctx.status = reply.status

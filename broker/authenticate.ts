@@ -1,13 +1,14 @@
 import type { Aedes, Client } from 'aedes'
 import type { Logger } from 'pino'
 import type { Control } from '../control/control.ts'
+import { createKeyedLock } from '../control/sessions/keyed-lock.ts'
+import type { Outlet } from '../control/transport.ts'
 import { AppError } from '../schemas/errors.ts'
 import type { Settings } from '../schemas/settings.ts'
 import { buildTopic } from '../schemas/topics.ts'
 import { type Login, mayPublish } from './access.ts'
 import { noDuplicates } from './aedes-internals.ts'
 import type { Connection, Connections } from './connections.ts'
-import { createKeyedLock } from './keyed-lock.ts'
 
 /** CONNACK return codes [MQTT-3.2.2.3]. */
 type ReturnCode = 2 | 3 | 4 | 5
@@ -35,6 +36,7 @@ export interface AuthenticateDeps {
   log: Logger
   control: Control
   connections: Connections
+  outlet: Outlet
   broker(): Aedes & { clients: Record<string, Client | undefined> }
 }
 
@@ -107,31 +109,26 @@ export function createAuthentication(deps: AuthenticateDeps) {
 
   /**
    * [MQTT-3.1.4-2], with the older connection gone completely first: Aedes forgets a client by its id while it closes, and would
-   * forget the new one with it; and sessions of one client end and begin in their order.
+   * forget the new one with it.
    */
   async function takeOver(client: Client): Promise<void> {
     const older = deps.broker().clients[client.id]
-    const main = connections.main(client.id)
     if (older) {
       older.close()
       await connections.of(older).unregistered
     }
-    if (!main) return
-    main.client.close()
-    const ended = await Promise.race([main.ended.then(() => true), timeUp(settings.DATABASE_TIMEOUT_SECONDS)])
-    if (!ended) throw new Refusal(3, 'the older session could not be ended: the database does not answer')
   }
 
   async function enter(connection: Connection, login: Login): Promise<void> {
     const { client } = connection
     if (login.kind === 'client') {
-      const opening = control.sessions.open(login.clientId, login.config)
+      const opening = control.sessions.open(login.clientId, login.config, deps.outlet)
       // From here on the end of the socket is the end of a session, whatever Aedes makes of it.
       connection.ended = new Promise((resolve) => {
         client.conn.once('close', () => void endSession(connection, opening).finally(resolve))
       })
-      connections.loggedIn(connection)
       connection.session = await opening
+      connections.loggedIn(connection)
     } else {
       connections.loggedIn(connection)
       client.conn.once('close', () => connections.remove(connection))
@@ -164,10 +161,4 @@ export function refusalOf(error: unknown): Refusal {
   if (error instanceof Refusal) return error
   if (error instanceof AppError && error.code === 'CLIENT_DISABLED') return new Refusal(5, error.message)
   return new Refusal(3, error instanceof Error ? error.message : String(error))
-}
-
-function timeUp(seconds: number): Promise<false> {
-  return new Promise((resolve) => {
-    setTimeout(resolve, seconds * 1000, false).unref()
-  })
 }

@@ -34,7 +34,14 @@ export function createBroker({ settings, log }: { settings: Settings; log: Logge
   const transport = createTransport({ settings, log, connections, broker: () => aedes })
 
   async function attach(control: Control): Promise<void> {
-    const authentication = createAuthentication({ settings, log, control, connections, broker: () => aedes })
+    const authentication = createAuthentication({
+      settings,
+      log,
+      control,
+      connections,
+      outlet: transport,
+      broker: () => aedes,
+    })
     const receive = createReceiver({ settings, log, control })
     aedes = (await Aedes.createBroker({
       mq: createEmitter(),

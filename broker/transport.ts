@@ -1,6 +1,6 @@
 import type { Aedes, AedesPublishPacket, Client } from 'aedes'
 import type { Logger } from 'pino'
-import type { SessionRef, Transport } from '../control/transport.ts'
+import type { Outlet, SessionRef, Transport } from '../control/transport.ts'
 import type { Settings } from '../schemas/settings.ts'
 import { buildTopic, COMMAND_TOPICS, parseTopic, type TopicName, type TopicParams } from '../schemas/topics.ts'
 import type { Connection, Connections } from './connections.ts'
@@ -12,7 +12,7 @@ interface Forward {
   written: Set<string>
 }
 
-export interface MqttTransport extends Transport {
+export interface MqttTransport extends Transport, Outlet {
   /** Aedes asks before each write to a client: a command goes to the one it was claimed for, and its PUBACK is expected. */
   authorizeForward(client: Client, packet: AedesPublishPacket): AedesPublishPacket | null
 }
@@ -67,6 +67,14 @@ export function createTransport(deps: {
     async forward(session, message, handover) {
       const written = await send('clientCommands', { clientId: session.clientId }, [session], message, handover)
       return written.has(session.clientId)
+    },
+
+    async close(session, why) {
+      const connection = connections.main(session.clientId)
+      if (connection?.session?.epoch !== session.epoch) return
+      deps.log.info({ clientId: session.clientId, reason: why }, 'session closed')
+      connection.client.close()
+      await connection.ended
     },
 
     async forwardShared(target, sessions, message) {

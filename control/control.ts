@@ -79,6 +79,7 @@ export function createControl(deps: ControlDeps): Control {
     ledger,
     transport,
     dispatchIdle: (session) => dispatch.idle(session),
+    endTimeoutSeconds: settings.DATABASE_TIMEOUT_SECONDS,
   })
   const watch = createWatch(ledger)
   const uplink = createUplink({ db, ledger, ...hooks })

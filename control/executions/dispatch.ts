@@ -157,7 +157,7 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
     if (!writable(session)) return false
     const forwardedKey = keyOf(key.commandId, state.attempt)
     session.forwarded.add(forwardedKey)
-    const forwarded = await deps.transport.forward(session, message, {
+    const forwarded = await session.outlet.forward(session, message, {
       commandId: key.commandId,
       attempt: state.attempt,
     })
@@ -214,7 +214,7 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
       ...(handover.journalId !== null ? { journalId: handover.journalId } : {}),
       ...(state.cancelReason !== null ? { reason: state.cancelReason } : {}),
     }
-    await deps.transport.forward(session, message, null)
+    await session.outlet.forward(session, message, null)
   }
 
   return {

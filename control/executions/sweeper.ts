@@ -65,7 +65,7 @@ export function createSweeper(deps: SweeperDeps): Sweeper {
       for (const { clientId, epoch, superseded, stale } of neglected) {
         const session = deps.sessions.get(clientId)
         if (!session || session.epoch !== epoch) continue
-        if (superseded) deps.transport.disconnect(clientId, 'another session of this client is the current one')
+        if (superseded) void session.outlet.close(session, 'another session of this client is the current one')
         else if (stale && session.subscription === 'granted') await deps.dispatch.ready(session)
         else deps.dispatch.wake(session)
       }
