@@ -12,6 +12,7 @@ import { clientRoutes } from './routes/clients.ts'
 import { commandRoutes } from './routes/commands.ts'
 import { eventRoutes } from './routes/events.ts'
 import { type HealthChecks, healthRoutes } from './routes/health.ts'
+import { httpAgentRoutes } from './routes/http-agent.ts'
 import { zoneRoutes } from './routes/zones.ts'
 
 export interface Api {
@@ -33,6 +34,7 @@ export const apiRoutes = (control: Control): Route[] => [
   ...actionRoutes(control),
   ...zoneRoutes(control),
   ...eventRoutes(control),
+  ...httpAgentRoutes(control),
 ]
 
 /** HTTP in: Koa with the routes of ./routes. */

@@ -123,6 +123,7 @@ export function createTransport(deps: {
 
     disconnect(clientId, why) {
       for (const connection of connections.ofClient(clientId)) {
+        if (connection.client.closed) continue
         deps.log.info({ clientId, connection: connection.client.id, reason: why }, 'client disconnected by the server')
         connection.client.close()
       }

@@ -59,14 +59,14 @@ export type InsertedCommand =
  */
 const targetsOf = (maxPendingPerClient: number) => sql`
   members as materialized (
-    select i.id, i.priority, i.ord, i.takes_place, k.id as client_id, k.disabled, k.session_epoch is not null as online
+    select i.id, i.priority, i.ord, i.takes_place, k.id as client_id, k.disabled, k.session_epoch is not null and not k.silent as online
     from input i join clients k on k.id = i.client_id and k.deleted_at is null where i.kind = 'client'
     union all
-    select i.id, i.priority, i.ord, i.takes_place, k.id, k.disabled, k.session_epoch is not null
+    select i.id, i.priority, i.ord, i.takes_place, k.id, k.disabled, k.session_epoch is not null and not k.silent
     from input i join zone_members z on z.zone = i.zone join clients k on k.id = z.client_id and k.deleted_at is null
     where i.kind = 'zone'
     union all
-    select i.id, i.priority, i.ord, i.takes_place, k.id, k.disabled, k.session_epoch is not null
+    select i.id, i.priority, i.ord, i.takes_place, k.id, k.disabled, k.session_epoch is not null and not k.silent
     from input i join clients k on k.deleted_at is null where i.kind = 'broadcast'
   ),
   waiting as materialized (

@@ -59,6 +59,7 @@ export const Settings = z.object({
   MAX_PAYLOAD_BYTES: count(262_144).describe('largest payload of a command, as JSON in UTF-8'),
   HTTP_MAX_BODY_BYTES: count(1_048_576).describe('largest body of an HTTP request'),
   HTTP_WAIT_MAX_SECONDS: count(60).describe('longest ?wait='),
+  HTTP_PING_TIMEOUT_SECONDS: seconds(30).describe('an HTTP client that has not pinged for this long is shown offline'),
   HTTP_REQUEST_TIMEOUT_SECONDS: seconds(30).describe('a request must have arrived completely by then'),
   SHUTDOWN_SECONDS: seconds(10).describe('open requests get this long to end at shutdown'),
   MQTT_KEEPALIVE_MAX: count(120, 1, 65_535).describe('seconds; keepalive 0 or above this is supervised at this limit'),

@@ -41,6 +41,8 @@ export interface Sessions {
   open(clientId: string, config: ClientConfig, outlet: Outlet): Promise<Session>
   /** Commits the client's own status; from then on the session speaks for that journal. */
   status(session: Session, status: ClientStatus): Promise<void>
+  /** Keeps the status of a client that has no session here. */
+  reported(clientId: string, status: ClientStatus): Promise<void>
   /** Settles what the end of the session decides, then shows the client offline. Call it once all its messages are committed. */
   end(session: Session): Promise<void>
   stop(): Promise<void>
@@ -138,6 +140,8 @@ export function createSessions(deps: SessionsDeps): Sessions {
       session.journalId = status.journalId ?? null
       session.statusSeen = true
     },
+
+    reported: (clientId, status) => reporting.add({ clientId, reported: status }),
 
     async end(session) {
       session.ending = true
