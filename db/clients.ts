@@ -155,7 +155,7 @@ export async function openSessions(db: Db, node: string, clientIds: string[]): P
   return new Map(found.rows.map((row) => [row.id, row.session_epoch]))
 }
 
-/** Ends sessions, unless a newer one has taken over. Answers since when each client is offline. */
+/** Ends sessions, unless a newer one has taken over. Answers since when each client that was not deleted is offline. */
 export async function closeSessions(
   db: Db,
   sessions: { clientId: string; epoch: number }[],
@@ -169,12 +169,12 @@ export async function closeSessions(
     closed as (
       update clients k set session_epoch = null, session_node = null, presence_since = clock_timestamp(), last_seen_at = clock_timestamp()
       from locked l where k.id = l.id
-      returning k.id, k.presence_since, l.epoch
+      returning k.id, k.presence_since, k.deleted_at, l.epoch
     ),
     logged as (
       insert into events (type, client_id, data) select 'client.offline', id, jsonb_build_object('epoch', epoch) from closed
     )
-    select id, presence_since from closed`.execute(db)
+    select id, presence_since from closed where deleted_at is null`.execute(db)
   return new Map(found.rows.map((row) => [row.id, row.presence_since.toISOString()]))
 }
 

@@ -72,8 +72,7 @@ export async function insertCommands(
     with input as materialized (
       select i.*, date_trunc('milliseconds', n.now) as created_at,
         date_trunc('milliseconds', coalesce(i.expires_at, n.now + make_interval(secs => i.ttl_seconds))) as expiry,
-        case when i.not_before > n.now then date_trunc('milliseconds', i.not_before) end as start,
-        row_number() over (partition by i.client_id order by i.ord) as nth
+        case when i.not_before > n.now then date_trunc('milliseconds', i.not_before) end as start
       from ${rows(input)} as i(
         ord integer, id uuid, principal_id uuid, created_by text, key text, request_hash bytea, client_id text, action text,
         payload json, priority smallint, delivery text, start_timeout_seconds integer, timeout_seconds integer,
@@ -85,17 +84,36 @@ export async function insertCommands(
         (select count(*) from executions e where e.client_id = k.id and e.status = 'pending') as pending
       from clients k
       where k.id in (select client_id from input) and k.deleted_at is null
+      -- whoever deletes or disables a client comes before this command or finds it
+      order by k.id for share of k
     ),
-    judged as materialized (
-      select i.*,
+    checked as materialized (
+      select i.*, k.pending,
         case
           when k.id is null then 'unknown_client'
           when k.disabled then 'disabled'
           when i.expiry <= i.created_at then 'past_expiry'
           when i.start >= i.expiry then 'never_due'
-          when i.priority < 10 and k.pending + i.nth > ${maxPendingPerClient} then 'queue_full'
-        end as fault
+        end as refused
       from input i left join waiting k on k.id = i.client_id
+    ),
+    -- only what will be stored takes a place in the queue: neither what is refused nor the repetition of a key
+    placed as materialized (
+      select c.*, c.refused is null and (c.key is null or (
+          row_number() over (partition by c.principal_id, c.key, c.refused is null order by c.ord) = 1
+          and not exists (select 1 from idempotency_keys k where k.principal_id = c.principal_id and k.key = c.key)
+        )) as takes_place
+      from checked c
+    ),
+    judged as materialized (
+      select p.*,
+        case
+          when p.refused is null and p.priority < 10
+            and p.pending + count(*) filter (where p.takes_place) over (partition by p.client_id order by p.ord) > ${maxPendingPerClient}
+          then 'queue_full'
+          else p.refused
+        end as fault
+      from placed p
     ),
     keyed as (
       insert into idempotency_keys (principal_id, key, request_hash, command_id, created_at)

@@ -3,9 +3,11 @@ import { Id, Timestamp } from './ids.ts'
 import { JsonValue, jsonFault } from './json.ts'
 
 const MaxInFlight = z.int().min(1).max(1000)
-const Metadata = z.record(z.string().max(200), JsonValue).refine((value) => Buffer.byteLength(JSON.stringify(value)) <= 16_384, {
-  message: 'must be at most 16384 bytes of JSON',
-})
+const Metadata = z
+  .record(z.string().max(200), JsonValue)
+  .refine((value) => Buffer.byteLength(JSON.stringify(value)) <= 16_384, {
+    message: 'must be at most 16384 bytes of JSON',
+  })
 
 export const Client = z.object({
   id: Id,
