@@ -81,7 +81,7 @@ export function mount(routes: Route[], options: MountOptions): Router {
         params: parseParams(item.params, ctx.params),
         query: parse(item.query, ctx.query, 'query'),
         body: parseBody(item, ctx),
-        header: (name) => ctx.get(name) || undefined,
+        header: (name) => ctx.headers[name]?.toString(),
         gone: AbortSignal.any([goneSignal(ctx), options.stopping]),
       } as RouteInput<unknown, unknown, unknown>)
       if (options.checkResponses) checkResponse(item, reply)
@@ -138,10 +138,10 @@ function parseParams(schema: z.ZodType | undefined, params: Record<string, strin
 
 function parseBody(item: Route, ctx: Context): unknown {
   if (!item.body) return undefined
-  const body = (ctx.request as { body?: unknown }).body
+  const { body, rawBody } = ctx.request as { body?: unknown; rawBody?: string }
   const fault = jsonFault(body)
   if (fault) throw new AppError('INVALID_INPUT', `The body ${fault}.`, [{ path: 'body', message: fault }])
-  return parse(item.body, body ?? {}, 'body')
+  return parse(item.body, rawBody ? body : {}, 'body')
 }
 
 function goneSignal(ctx: Context): AbortSignal {

@@ -53,7 +53,7 @@ export function createApi({ control, log, health, checkResponses }: ApiDeps): Ap
     await next()
   })
   koa.use(problems(log))
-  koa.use(healthRoutes(health, () => ready).routes())
+  koa.use(healthRoutes(health, () => ready, log).routes())
   koa.use(jsonBody(settings.HTTP_MAX_BODY_BYTES))
   const router = mount(apiRoutes(control), {
     authenticator: control.authenticator,

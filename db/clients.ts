@@ -79,14 +79,17 @@ export interface ClientChange extends UpdateClient {
 /** Changes a client; answers undefined if there is none. */
 export async function updateClient(db: Db, id: string, change: ClientChange): Promise<Client | undefined> {
   const found = await sql<{ id: string }>`
-    with client as (
+    with locked as (
+      select id from clients where id = ${id} and deleted_at is null for update
+    ),
+    client as (
       update clients set
         name = coalesce(${change.name ?? null}::text, name),
         max_in_flight = coalesce(${change.maxInFlight ?? null}::integer, max_in_flight),
         metadata = coalesce(${change.metadata ? JSON.stringify(change.metadata) : null}::jsonb, metadata),
         disabled = coalesce(${change.disabled ?? null}::boolean, disabled),
         key_hash = coalesce(${change.keyHash ?? null}::bytea, key_hash)
-      where id = ${id} and deleted_at is null returning id
+      where id in (select id from locked) returning id
     ),
     left_zones as (
       delete from zone_members where client_id in (select id from client) and ${change.zones ?? null}::text[] is not null
@@ -107,8 +110,11 @@ export async function updateClient(db: Db, id: string, change: ClientChange): Pr
 /** Soft: history stays. Answers false if there is no such client. */
 export async function deleteClient(db: Db, id: string): Promise<boolean> {
   const found = await sql<{ id: string }>`
-    with client as (
-      update clients set deleted_at = clock_timestamp() where id = ${id} and deleted_at is null returning id
+    with locked as (
+      select id from clients where id = ${id} and deleted_at is null for update
+    ),
+    client as (
+      update clients set deleted_at = clock_timestamp() where id in (select id from locked) returning id
     ),
     zones as (delete from zone_members where client_id in (select id from client)),
     logged as (insert into events (type, client_id) select 'client.deleted', id from client)
@@ -193,7 +199,7 @@ export async function openSessions(db: Db, node: string, clientIds: string[]): P
   return new Map(found.rows.map((row) => [row.id, row.session_epoch]))
 }
 
-/** Ends sessions, unless a newer one has taken over. Answers since when each client is offline. */
+/** Ends sessions, unless a newer one has taken over. Answers since when each client that was not deleted is offline. */
 export async function closeSessions(
   db: Db,
   sessions: { clientId: string; epoch: number }[],
@@ -207,12 +213,12 @@ export async function closeSessions(
     closed as (
       update clients k set session_epoch = null, session_node = null, presence_since = clock_timestamp(), last_seen_at = clock_timestamp()
       from locked l where k.id = l.id
-      returning k.id, k.presence_since, l.epoch
+      returning k.id, k.presence_since, k.deleted_at, l.epoch
     ),
     logged as (
       insert into events (type, client_id, data) select 'client.offline', id, jsonb_build_object('epoch', epoch) from closed
     )
-    select id, presence_since from closed`.execute(db)
+    select id, presence_since from closed where deleted_at is null`.execute(db)
   return new Map(found.rows.map((row) => [row.id, row.presence_since.toISOString()]))
 }
 

@@ -88,14 +88,20 @@ export function parseSettings(raw: Record<string, unknown>): Settings {
     known.filter((key) => raw[key] !== undefined && raw[key] !== '').map((key) => [key, raw[key]]),
   )
   const parsed = Settings.safeParse(given)
-  if (!parsed.success)
-    throw new SettingsError(parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`))
-  const settings = parsed.data
-  const exposed = (['HTTP_HOST', 'MQTT_HOST'] as const).filter((key) => !LOOPBACK.test(settings[key]))
-  if (exposed.length > 0 && !settings.ALLOW_INSECURE) {
-    throw new SettingsError(
-      exposed.map((key) => `${key}: ${settings[key]} is beyond loopback; that needs ALLOW_INSECURE=true`),
-    )
-  }
-  return settings
+  const faults = [
+    ...(parsed.error?.issues ?? []).map((issue) => `${issue.path.join('.')}: ${issue.message}`),
+    ...exposureFaults(given),
+  ]
+  if (!parsed.success || faults.length > 0) throw new SettingsError(faults)
+  return parsed.data
+}
+
+/** Judged on its own, so that it is reported together with faults of other settings. */
+function exposureFaults(given: Record<string, unknown>): string[] {
+  const parsed = Settings.pick({ HTTP_HOST: true, MQTT_HOST: true, ALLOW_INSECURE: true }).safeParse(given)
+  if (!parsed.success || parsed.data.ALLOW_INSECURE) return []
+  const hosts = { HTTP_HOST: parsed.data.HTTP_HOST, MQTT_HOST: parsed.data.MQTT_HOST }
+  return Object.entries(hosts)
+    .filter(([, host]) => !LOOPBACK.test(host))
+    .map(([key, host]) => `${key}: ${host} is beyond loopback; that needs ALLOW_INSECURE=true`)
 }
