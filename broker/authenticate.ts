@@ -6,8 +6,8 @@ import type { Outlet } from '../control/transport.ts'
 import { AppError } from '../schemas/errors.ts'
 import type { Settings } from '../schemas/settings.ts'
 import { buildTopic } from '../schemas/topics.ts'
-import { type Login, mayPublish } from './access.ts'
-import { noDuplicates } from './aedes-internals.ts'
+import { isText, type Login, mayPublish } from './access.ts'
+import { askForQos1AtMost, noDuplicates } from './aedes-internals.ts'
 import type { Connection, Connections } from './connections.ts'
 
 /** CONNACK return codes [MQTT-3.2.2.3]. */
@@ -49,6 +49,7 @@ export function createAuthentication(deps: AuthenticateDeps) {
   /** Before Aedes looks at the CONNECT: notes what it would not tell us later, and corrects what we supervise differently. */
   function preConnect(client: Client, packet: ConnectPacket): void {
     const connection = connections.add(client)
+    askForQos1AtMost(connection.client)
     connection.emptyClientId = packet.clientId === '' && !packet.clean
     if ((packet.protocolVersion ?? 4) > 4) {
       deps.log.warn({ address: connection.address }, 'MQTT 5 client refused: choose 3.1.1')
@@ -72,8 +73,10 @@ export function createAuthentication(deps: AuthenticateDeps) {
     // One connection per client id at a time from here until it is ready or gone: without it two may live at once.
     connection.release = await locks.acquire(client.id)
     client.conn.once('close', connection.release)
-    if (client.closed) return connection.release()
+    if (isGone(client)) return connection.release()
     await takeOver(client)
+    // Its end would not be seen any more: the session would never end.
+    if (isGone(client)) return connection.release()
     connection.login = login
     connection.client.duplicates = noDuplicates(deps.broker().id)
     await enter(connection, login)
@@ -87,6 +90,7 @@ export function createAuthentication(deps: AuthenticateDeps) {
     if (connection.emptyClientId) throw new Refusal(2, 'an empty client id needs clean session [MQTT-3.1.3-8]')
     if (!username || !password) throw new Refusal(4, 'anonymous: give user name and password')
     const id = connection.client.id
+    if (!isText(id) || !isText(username)) throw new Refusal(2, 'client id or user name with U+0000 or no UTF-8')
     if (password.startsWith('sbt_')) {
       const principal = await control.authenticator.principal(password)
       if (!principal || principal.name !== username) throw new Refusal(4, `no such token for principal ${username}`)
@@ -162,3 +166,5 @@ export function refusalOf(error: unknown): Refusal {
   if (error instanceof AppError && error.code === 'CLIENT_DISABLED') return new Refusal(5, error.message)
   return new Refusal(3, error instanceof Error ? error.message : String(error))
 }
+
+const isGone = (client: Client): boolean => client.closed || client.conn.destroyed

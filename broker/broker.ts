@@ -127,7 +127,11 @@ export function createBroker({ settings, log }: { settings: Settings; log: Logge
           session.subscription = granted ? 'granted' : 'none'
           if (granted) await control.dispatch.ready(session)
         })
-        .catch((error) => log.error({ err: error, clientId: session.clientId }, 'session could not be made ready'))
+        .catch((error) => {
+          // What earlier sessions left open is brought up once per session: the next one begins anew.
+          log.error({ err: error, clientId: session.clientId }, 'session could not be made ready: connection closed')
+          client.close()
+        })
     }
     aedes.on('clientReady', (client) => {
       connections.of(client).release()
