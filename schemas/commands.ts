@@ -59,7 +59,7 @@ export const CreateCommand = z
       path: ['clientId'],
       message: 'give exactly one of clientId, zone and broadcast: true',
       // Also when other fields are at fault: every fault is reported at once.
-      when: ({ value }) => typeof value === 'object' && value !== null,
+      when: ({ value }) => typeof value === 'object' && value !== null && !Array.isArray(value),
     },
   )
   .refine((body) => body.expiresAt === undefined || body.ttlSeconds === undefined, {
