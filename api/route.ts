@@ -138,10 +138,10 @@ function parseParams(schema: z.ZodType | undefined, params: Record<string, strin
 
 function parseBody(item: Route, ctx: Context): unknown {
   if (!item.body) return undefined
-  const { body, rawBody } = ctx.request as { body?: unknown; rawBody?: string }
+  const { body = {} } = ctx.state as { body?: unknown }
   const fault = jsonFault(body)
   if (fault) throw new AppError('INVALID_INPUT', `The body ${fault}.`, [{ path: 'body', message: fault }])
-  return parse(item.body, rawBody ? body : {}, 'body')
+  return parse(item.body, body, 'body')
 }
 
 function goneSignal(ctx: Context): AbortSignal {

@@ -27,7 +27,7 @@ export interface Dispatch {
   openGroup(commandId: string, target: Target): OpenGroup
 }
 
-export interface OpenGroup {
+interface OpenGroup {
   /** Once the command is stored: claims for the sessions of its clients, then publishes. */
   send(clientIds: string[]): Promise<void>
   /** The command was refused. */

@@ -10,7 +10,7 @@ import type { Uplink } from '../uplink/uplink.ts'
 import type { Session, Sessions } from './sessions.ts'
 
 /** The stream that an HTTP client reads its commands from. */
-export interface Stream {
+interface Stream {
   /** Answers false if nobody reads it any more. */
   write(message: CommandMessage | CancelMessage): boolean
   close(): void
