@@ -1,14 +1,6 @@
 import type { ExecutionState, Handover } from '../../db/executions.ts'
 import type { EventType } from '../../schemas/events.ts'
-import {
-  type Delivery,
-  type ExecutionError,
-  isSettled,
-  isTerminal,
-  type Progress,
-  STATUSES,
-  type Status,
-} from '../../schemas/executions.ts'
+import { type ExecutionError, isSettled, isTerminal, STATUSES, type Status } from '../../schemas/executions.ts'
 import type { Json } from '../../schemas/json.ts'
 import type { Report } from '../../schemas/messages.ts'
 
