@@ -42,7 +42,7 @@ export async function demo(): Promise<void> {
   try {
     const addresses = await app.start()
     say(`server: ${addresses.http}/api, ${addresses.mqtt}, PostgreSQL inside`)
-    const api = connectApi(addresses.http, addresses.newAdminToken as string)
+    const api = connectApi({ url: addresses.http, token: addresses.newAdminToken })
     const { clientKey } = await api<{ clientKey: string }>('POST', '/clients', { id: CLIENT_ID, zones: ['A'] })
     device = startDevice(addresses.mqtt, directory, clientKey)
     say(`device: ${CLIENT_ID}, process ${device.pid}, its key shown once and stored as a hash`)
