@@ -42,8 +42,12 @@ function addServerCommands(program: Command): void {
     .action(async () => (await import('./serve.ts')).serve())
   program
     .command('demo')
-    .description('a server, a device in its own process, one command, and a check of what both say about it')
-    .action(async () => (await import('./demo.ts')).demo())
+    .description(
+      'a server, eight devices, commands of every kind, a network failure, and a check of what became of all',
+    )
+    .option('--keep', 'leave everything running until Ctrl-C')
+    .option('--reset', 'first remove what earlier runs left in DATA_DIR/demo')
+    .action(async (options) => (await import('./demo.ts')).demo(options))
 }
 
 function addDeviceCommands(program: Command): void {
