@@ -3,6 +3,7 @@ import { addActions } from './actions.ts'
 import { addClients } from './clients.ts'
 import { addCommands } from './commands.ts'
 import { addSend } from './send.ts'
+import { addSimulate } from './simulate.ts'
 import { addWatch } from './watch.ts'
 import { addZones } from './zones.ts'
 
@@ -61,4 +62,5 @@ function addDeviceCommands(program: Command): void {
     .option('--allow <actions>', 'of status, message, screenshot, shutdown: what it may be told', 'status,message')
     .option('--root <topicRoot>', 'prefix of every topic', 'signalbox/v1')
     .action(async (options) => (await import('./agent.ts')).runAgent(options))
+  addSimulate(program)
 }
