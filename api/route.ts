@@ -1,7 +1,7 @@
 import Router from '@koa/router'
 import type { Context } from 'koa'
 import type { z } from 'zod'
-import type { Authenticator } from '../control/access/authenticate.ts'
+import type { Authenticator, ClientCredential } from '../control/access/authenticate.ts'
 import { authorize, type Permission } from '../control/access/permissions.ts'
 import { AppError, invalidInput } from '../schemas/errors.ts'
 import { jsonFault } from '../schemas/json.ts'
@@ -13,9 +13,11 @@ export interface RouteInput<Params, Query, Body> {
   query: Query
   body: Body
   principal: Principal
+  /** Only where the permission is `client`. */
+  client: ClientCredential
   /** Header values by lower-case name. */
   header(name: string): string | undefined
-  /** Aborted when the caller is gone. */
+  /** Aborted when the caller is gone or the server stops. */
   gone: AbortSignal
 }
 
@@ -31,7 +33,8 @@ export interface Route {
   /** Below /api, in @koa/router's syntax. */
   path: string
   summary: string
-  permission: Permission
+  /** What a principal needs; `client`: a client's own door, opened by its key. */
+  permission: Permission | 'client'
   params?: z.ZodType
   query?: z.ZodType
   body?: z.ZodType
@@ -61,6 +64,8 @@ export function route<
 
 export interface MountOptions {
   authenticator: Authenticator
+  /** Streams and waits end when the server stops. */
+  stopping: AbortSignal
   /** In tests: an answer that is not as declared is a 500. */
   checkResponses: boolean
 }
@@ -70,16 +75,15 @@ export function mount(routes: Route[], options: MountOptions): Router {
   const router = new Router({ prefix: '/api' })
   for (const item of routes) {
     router[item.method](item.path, async (ctx: Context & { params: Record<string, string> }) => {
-      const principal = await authenticate(ctx, options.authenticator)
-      authorize(principal, item.permission)
+      const caller = await authenticate(ctx, item.permission, options.authenticator)
       const reply = await item.handle({
+        ...caller,
         params: parseParams(item.params, ctx.params),
         query: parse(item.query, ctx.query, 'query'),
         body: parseBody(item, ctx),
-        principal,
-        header: (name) => ctx.get(name) || undefined,
-        gone: goneSignal(ctx),
-      })
+        header: (name) => ctx.headers[name]?.toString(),
+        gone: AbortSignal.any([goneSignal(ctx), options.stopping]),
+      } as RouteInput<unknown, unknown, unknown>)
       if (options.checkResponses) checkResponse(item, reply)
       ctx.status = reply.status
       for (const [name, value] of Object.entries(reply.headers ?? {})) ctx.set(name, value)
@@ -89,16 +93,29 @@ export function mount(routes: Route[], options: MountOptions): Router {
   return router
 }
 
-async function authenticate(ctx: Context, authenticator: Authenticator): Promise<Principal> {
-  const token = /^Bearer +(\S+)$/i.exec(ctx.get('authorization'))?.[1]
-  const principal = token?.startsWith('sbt_') ? await authenticator.principal(token) : undefined
-  if (!principal)
-    throw new AppError(
-      'UNAUTHORIZED',
-      token ? 'The token is not valid.' : 'Give an API token: Authorization: Bearer sbt_…',
-    )
-  return principal
+async function authenticate(
+  ctx: Context,
+  permission: Route['permission'],
+  authenticator: Authenticator,
+): Promise<{ principal: Principal } | { client: ClientCredential }> {
+  const secret = /^Bearer +(\S+)$/i.exec(ctx.get('authorization'))?.[1]
+  if (permission === 'client') {
+    const client = secret?.startsWith('sbk_') ? await authenticator.clientByKey(secret) : undefined
+    if (!client) throw unauthorized(secret, 'client key', 'sbk_…')
+    if (client.disabled) throw new AppError('CLIENT_DISABLED', `Client ${client.id} is disabled.`)
+    return { client }
+  }
+  const principal = secret?.startsWith('sbt_') ? await authenticator.principal(secret) : undefined
+  if (!principal) throw unauthorized(secret, 'API token', 'sbt_…')
+  authorize(principal, permission)
+  return { principal }
 }
+
+const unauthorized = (secret: string | undefined, what: string, form: string): AppError =>
+  new AppError(
+    'UNAUTHORIZED',
+    secret ? `The ${what} is not valid.` : `Give your ${what}: Authorization: Bearer ${form}`,
+  )
 
 function parse(schema: z.ZodType | undefined, value: unknown, at: string): unknown {
   if (!schema) return undefined
@@ -121,10 +138,10 @@ function parseParams(schema: z.ZodType | undefined, params: Record<string, strin
 
 function parseBody(item: Route, ctx: Context): unknown {
   if (!item.body) return undefined
-  const body = (ctx.request as { body?: unknown }).body
+  const { body = {} } = ctx.state as { body?: unknown }
   const fault = jsonFault(body)
   if (fault) throw new AppError('INVALID_INPUT', `The body ${fault}.`, [{ path: 'body', message: fault }])
-  return parse(item.body, body ?? {}, 'body')
+  return parse(item.body, body, 'body')
 }
 
 function goneSignal(ctx: Context): AbortSignal {

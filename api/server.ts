@@ -10,7 +10,9 @@ import { mount, type Route } from './route.ts'
 import { actionRoutes } from './routes/actions.ts'
 import { clientRoutes } from './routes/clients.ts'
 import { commandRoutes } from './routes/commands.ts'
+import { eventRoutes } from './routes/events.ts'
 import { type HealthChecks, healthRoutes } from './routes/health.ts'
+import { httpAgentRoutes } from './routes/http-agent.ts'
 import { zoneRoutes } from './routes/zones.ts'
 
 export interface Api {
@@ -31,12 +33,15 @@ export const apiRoutes = (control: Control): Route[] => [
   ...clientRoutes(control),
   ...actionRoutes(control),
   ...zoneRoutes(control),
+  ...eventRoutes(control),
+  ...httpAgentRoutes(control),
 ]
 
 /** HTTP in: Koa with the routes of ./routes. */
 export function createApi({ control, log, health, checkResponses }: ApiDeps): Api {
   const { settings } = control
   let ready = false
+  const stopping = new AbortController()
   const koa = new Koa()
   koa.silent = true
   koa.on('error', (error: Error) => log.debug({ reason: error.message }, 'connection error'))
@@ -48,9 +53,13 @@ export function createApi({ control, log, health, checkResponses }: ApiDeps): Ap
     await next()
   })
   koa.use(problems(log))
-  koa.use(healthRoutes(health, () => ready).routes())
+  koa.use(healthRoutes(health, () => ready, log).routes())
   koa.use(jsonBody(settings.HTTP_MAX_BODY_BYTES))
-  const router = mount(apiRoutes(control), { authenticator: control.authenticator, checkResponses })
+  const router = mount(apiRoutes(control), {
+    authenticator: control.authenticator,
+    stopping: stopping.signal,
+    checkResponses,
+  })
   koa.use(router.routes()).use(router.allowedMethods())
 
   const server = createServer({ requestTimeout: settings.HTTP_REQUEST_TIMEOUT_SECONDS * 1000 }, koa.callback())
@@ -63,11 +72,14 @@ export function createApi({ control, log, health, checkResponses }: ApiDeps): Ap
     },
     async stop() {
       ready = false
+      stopping.abort()
       const closed = new Promise<void>((resolve) => server.close(() => resolve()))
-      server.closeIdleConnections()
+      // A connection is idle only once its answer is written, and would otherwise be kept alive for seconds.
+      const idle = setInterval(() => server.closeIdleConnections(), 20)
       const force = setTimeout(() => server.closeAllConnections(), settings.SHUTDOWN_SECONDS * 1000)
       await closed
       clearTimeout(force)
+      clearInterval(idle)
     },
   }
 }

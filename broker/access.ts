@@ -1,4 +1,5 @@
 import type { ClientConfig } from '../schemas/clients.ts'
+import { Id } from '../schemas/ids.ts'
 import type { Principal } from '../schemas/principals.ts'
 import { COMMAND_TOPICS, type ParsedTopic, parseTopic } from '../schemas/topics.ts'
 
@@ -8,6 +9,9 @@ export type Login =
   | { kind: 'report'; clientId: string }
   | { kind: 'principal'; principal: Principal }
 
+/** No U+0000 [MQTT-1.5.3-2], and no U+FFFD, which is what bytes that are no UTF-8 are read as [MQTT-1.5.3-1]. */
+export const isText = (value: string): boolean => !value.includes('\u0000') && !value.includes('\ufffd')
+
 /** The topic if this login may publish to it, else why not (contract, 3). */
 export function mayPublish(login: Login, root: string, topic: string): ParsedTopic | string {
   if (login.kind === 'principal') return 'a principal publishes nothing over MQTT: commands are sent over HTTP'
@@ -16,6 +20,7 @@ export function mayPublish(login: Login, root: string, topic: string): ParsedTop
   if (parsed.spec.direction !== 'from-client') return 'only the server publishes to it'
   if (parsed.params.clientId !== login.clientId) return "it is another client's"
   if (login.kind === 'report' && parsed.name === 'clientStatus') return 'a report connection has no status of its own'
+  if (parsed.params.type !== undefined && !Id.safeParse(parsed.params.type).success) return 'its event type is no id'
   return parsed
 }
 
@@ -28,6 +33,7 @@ export function maySubscribe(
   zones: string[],
 ): { granted: 0 | 1 } | string {
   const granted = qos === 0 ? 0 : 1
+  if (!isText(filter)) return 'it has U+0000 or is no UTF-8'
   if (login.kind === 'report') return 'a report connection subscribes to nothing'
   if (login.kind === 'principal') {
     return filter.startsWith(`${root}/`) ? { granted } : `only filters below ${root}/ are allowed`

@@ -1,13 +1,14 @@
 import type { Aedes, Client } from 'aedes'
 import type { Logger } from 'pino'
 import type { Control } from '../control/control.ts'
+import { createKeyedLock } from '../control/sessions/keyed-lock.ts'
+import type { Outlet } from '../control/transport.ts'
 import { AppError } from '../schemas/errors.ts'
 import type { Settings } from '../schemas/settings.ts'
 import { buildTopic } from '../schemas/topics.ts'
-import { type Login, mayPublish } from './access.ts'
-import { noDuplicates } from './aedes-internals.ts'
+import { isText, type Login, mayPublish } from './access.ts'
+import { askForQos1AtMost, noDuplicates } from './aedes-internals.ts'
 import type { Connection, Connections } from './connections.ts'
-import { createKeyedLock } from './keyed-lock.ts'
 
 /** CONNACK return codes [MQTT-3.2.2.3]. */
 type ReturnCode = 2 | 3 | 4 | 5
@@ -35,6 +36,7 @@ export interface AuthenticateDeps {
   log: Logger
   control: Control
   connections: Connections
+  outlet: Outlet
   broker(): Aedes & { clients: Record<string, Client | undefined> }
 }
 
@@ -47,6 +49,7 @@ export function createAuthentication(deps: AuthenticateDeps) {
   /** Before Aedes looks at the CONNECT: notes what it would not tell us later, and corrects what we supervise differently. */
   function preConnect(client: Client, packet: ConnectPacket): void {
     const connection = connections.add(client)
+    askForQos1AtMost(connection.client)
     connection.emptyClientId = packet.clientId === '' && !packet.clean
     if ((packet.protocolVersion ?? 4) > 4) {
       deps.log.warn({ address: connection.address }, 'MQTT 5 client refused: choose 3.1.1')
@@ -70,8 +73,10 @@ export function createAuthentication(deps: AuthenticateDeps) {
     // One connection per client id at a time from here until it is ready or gone: without it two may live at once.
     connection.release = await locks.acquire(client.id)
     client.conn.once('close', connection.release)
-    if (client.closed) return connection.release()
+    if (isGone(client)) return connection.release()
     await takeOver(client)
+    // Its end would not be seen any more: the session would never end.
+    if (isGone(client)) return connection.release()
     connection.login = login
     connection.client.duplicates = noDuplicates(deps.broker().id)
     await enter(connection, login)
@@ -85,6 +90,7 @@ export function createAuthentication(deps: AuthenticateDeps) {
     if (connection.emptyClientId) throw new Refusal(2, 'an empty client id needs clean session [MQTT-3.1.3-8]')
     if (!username || !password) throw new Refusal(4, 'anonymous: give user name and password')
     const id = connection.client.id
+    if (!isText(id) || !isText(username)) throw new Refusal(2, 'client id or user name with U+0000 or no UTF-8')
     if (password.startsWith('sbt_')) {
       const principal = await control.authenticator.principal(password)
       if (!principal || principal.name !== username) throw new Refusal(4, `no such token for principal ${username}`)
@@ -107,31 +113,26 @@ export function createAuthentication(deps: AuthenticateDeps) {
 
   /**
    * [MQTT-3.1.4-2], with the older connection gone completely first: Aedes forgets a client by its id while it closes, and would
-   * forget the new one with it; and sessions of one client end and begin in their order.
+   * forget the new one with it.
    */
   async function takeOver(client: Client): Promise<void> {
     const older = deps.broker().clients[client.id]
-    const main = connections.main(client.id)
     if (older) {
       older.close()
       await connections.of(older).unregistered
     }
-    if (!main) return
-    main.client.close()
-    const ended = await Promise.race([main.ended.then(() => true), timeUp(settings.DATABASE_TIMEOUT_SECONDS)])
-    if (!ended) throw new Refusal(3, 'the older session could not be ended: the database does not answer')
   }
 
   async function enter(connection: Connection, login: Login): Promise<void> {
     const { client } = connection
     if (login.kind === 'client') {
-      const opening = control.sessions.open(login.clientId, login.config)
+      const opening = control.sessions.open(login.clientId, login.config, deps.outlet)
       // From here on the end of the socket is the end of a session, whatever Aedes makes of it.
       connection.ended = new Promise((resolve) => {
         client.conn.once('close', () => void endSession(connection, opening).finally(resolve))
       })
-      connections.loggedIn(connection)
       connection.session = await opening
+      connections.loggedIn(connection)
     } else {
       connections.loggedIn(connection)
       client.conn.once('close', () => connections.remove(connection))
@@ -166,8 +167,4 @@ export function refusalOf(error: unknown): Refusal {
   return new Refusal(3, error instanceof Error ? error.message : String(error))
 }
 
-function timeUp(seconds: number): Promise<false> {
-  return new Promise((resolve) => {
-    setTimeout(resolve, seconds * 1000, false).unref()
-  })
-}
+const isGone = (client: Client): boolean => client.closed || client.conn.destroyed

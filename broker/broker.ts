@@ -34,7 +34,14 @@ export function createBroker({ settings, log }: { settings: Settings; log: Logge
   const transport = createTransport({ settings, log, connections, broker: () => aedes })
 
   async function attach(control: Control): Promise<void> {
-    const authentication = createAuthentication({ settings, log, control, connections, broker: () => aedes })
+    const authentication = createAuthentication({
+      settings,
+      log,
+      control,
+      connections,
+      outlet: transport,
+      broker: () => aedes,
+    })
     const receive = createReceiver({ settings, log, control })
     aedes = (await Aedes.createBroker({
       mq: createEmitter(),
@@ -120,7 +127,11 @@ export function createBroker({ settings, log }: { settings: Settings; log: Logge
           session.subscription = granted ? 'granted' : 'none'
           if (granted) await control.dispatch.ready(session)
         })
-        .catch((error) => log.error({ err: error, clientId: session.clientId }, 'session could not be made ready'))
+        .catch((error) => {
+          // What earlier sessions left open is brought up once per session: the next one begins anew.
+          log.error({ err: error, clientId: session.clientId }, 'session could not be made ready: connection closed')
+          client.close()
+        })
     }
     aedes.on('clientReady', (client) => {
       connections.of(client).release()

@@ -27,6 +27,8 @@ export async function listenWebSocket(broker: Aedes, host: string, port: number)
     path: '/mqtt',
     handleProtocols: (offered) => (offered.has('mqtt') ? 'mqtt' : false),
   })
+  // It repeats its server's errors; `listen` answers for those.
+  sockets.on('error', () => undefined)
   sockets.on('connection', (socket, request) => {
     if (socket.protocol !== 'mqtt') return socket.close(1002, 'subprotocol mqtt is required')
     const stream = createWebSocketStream(socket)

@@ -3,10 +3,12 @@ import type { Logger } from 'pino'
 import type { Control } from '../control/control.ts'
 import { ClientStatus } from '../schemas/clients.ts'
 import { AppError } from '../schemas/errors.ts'
+import { jsonFault } from '../schemas/json.ts'
 import { ClientEvent, Report } from '../schemas/messages.ts'
 import type { Settings } from '../schemas/settings.ts'
 import type { ParsedTopic, TopicName } from '../schemas/topics.ts'
 import { mayPublish } from './access.ts'
+import { readOn } from './aedes-internals.ts'
 import type { Connection } from './connections.ts'
 
 /** A topic that nobody can subscribe to: a message retargeted to it is acknowledged and goes nowhere. */
@@ -87,11 +89,14 @@ export function createReceiver(deps: { settings: Settings; log: Logger; control:
 
   /** Above the limit the socket is read no further until there is room: memory is bounded, and the device sees it. */
   function hold(connection: Connection, answered: Promise<void>): void {
+    const { client } = connection
     connection.held++
-    if (connection.held === settings.MAX_HELD_REPORTS) connection.client.pause()
+    if (connection.held > settings.MAX_HELD_REPORTS) client.pause()
+    // Not now: the parser is in the middle of a chunk.
+    else setImmediate(() => connection.held <= settings.MAX_HELD_REPORTS && readOn(client))
     const done = (): void => {
       connection.held--
-      if (connection.held === settings.MAX_HELD_REPORTS - 1 && !connection.client.closed) connection.client.resume()
+      if (connection.held === settings.MAX_HELD_REPORTS) readOn(client)
     }
     answered.then(done, done)
   }
@@ -103,6 +108,14 @@ function parse(payload: string | Buffer, maxBytes: number): unknown {
   const bytes = Buffer.from(payload)
   if (bytes.length > maxBytes)
     throw new AppError('PAYLOAD_TOO_LARGE', `the payload has ${bytes.length} bytes, at most ${maxBytes} are taken`)
+  const body = parseJson(bytes)
+  // Whatever PostgreSQL cannot keep would fail at every repetition too: the whole payload is judged, not only what is stored today.
+  const fault = jsonFault(body)
+  if (fault) throw new AppError('INVALID_INPUT', `the payload ${fault}`)
+  return body
+}
+
+function parseJson(bytes: Buffer): unknown {
   try {
     return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
   } catch {

@@ -1,6 +1,6 @@
 import type { Aedes, AedesPublishPacket, Client } from 'aedes'
 import type { Logger } from 'pino'
-import type { SessionRef, Transport } from '../control/transport.ts'
+import type { Outlet, SessionRef, Transport } from '../control/transport.ts'
 import type { Settings } from '../schemas/settings.ts'
 import { buildTopic, COMMAND_TOPICS, parseTopic, type TopicName, type TopicParams } from '../schemas/topics.ts'
 import type { Connection, Connections } from './connections.ts'
@@ -12,7 +12,7 @@ interface Forward {
   written: Set<string>
 }
 
-export interface MqttTransport extends Transport {
+export interface MqttTransport extends Transport, Outlet {
   /** Aedes asks before each write to a client: a command goes to the one it was claimed for, and its PUBACK is expected. */
   authorizeForward(client: Client, packet: AedesPublishPacket): AedesPublishPacket | null
 }
@@ -69,6 +69,14 @@ export function createTransport(deps: {
       return written.has(session.clientId)
     },
 
+    async close(session, why) {
+      const connection = connections.main(session.clientId)
+      if (connection?.session?.epoch !== session.epoch) return
+      deps.log.info({ clientId: session.clientId, reason: why }, 'session closed')
+      connection.client.close()
+      await connection.ended
+    },
+
     async forwardShared(target, sessions, message) {
       const handover = { commandId: message.id, attempt: message.attempt }
       if (target.kind === 'zone') return send('zoneCommands', { zone: target.zone }, sessions, message, handover)
@@ -115,6 +123,7 @@ export function createTransport(deps: {
 
     disconnect(clientId, why) {
       for (const connection of connections.ofClient(clientId)) {
+        if (connection.client.closed) continue
         deps.log.info({ clientId, connection: connection.client.id, reason: why }, 'client disconnected by the server')
         connection.client.close()
       }

@@ -11,6 +11,7 @@ import { createDispatch, type Dispatch } from './executions/dispatch.ts'
 import { createLedger, type Ledger } from './executions/ledger.ts'
 import { inFlight } from './executions/lifecycle.ts'
 import { createSweeper } from './executions/sweeper.ts'
+import { createHttpSessions, type HttpSessions } from './sessions/http-sessions.ts'
 import { createSessions, type Sessions } from './sessions/sessions.ts'
 import type { Transport } from './transport.ts'
 import { createUplink, type Uplink } from './uplink/uplink.ts'
@@ -31,6 +32,7 @@ export interface Control {
   actions: Actions
   watch: Watch
   uplink: Uplink
+  httpSessions: HttpSessions
   transport: Transport
   commandInserts: CreateCommandDeps['commandInserts']
   passed?: Passed
@@ -79,9 +81,20 @@ export function createControl(deps: ControlDeps): Control {
     ledger,
     transport,
     dispatchIdle: (session) => dispatch.idle(session),
+    endTimeoutSeconds: settings.DATABASE_TIMEOUT_SECONDS,
   })
   const watch = createWatch(ledger)
   const uplink = createUplink({ db, ledger, ...hooks })
+  const httpSessions = createHttpSessions({
+    db,
+    log,
+    ledger,
+    sessions,
+    dispatch,
+    transport,
+    uplink,
+    pingTimeoutSeconds: settings.HTTP_PING_TIMEOUT_SECONDS,
+  })
   const commandInserts = createCommandInserts(db, settings)
   const sweeper = createSweeper({
     db,
@@ -110,6 +123,7 @@ export function createControl(deps: ControlDeps): Control {
     actions: createActions({ db, cacheSeconds: settings.CREDENTIAL_CACHE_SECONDS }),
     watch,
     uplink,
+    httpSessions,
     transport,
     commandInserts,
     ...hooks,
@@ -118,8 +132,12 @@ export function createControl(deps: ControlDeps): Control {
       await retainAll(db, transport)
       await sweeper.sweep()
     },
-    start: () => sweeper.start(),
+    start() {
+      sweeper.start()
+      httpSessions.start()
+    },
     async stop() {
+      await httpSessions.stop()
       await sweeper.stop()
       await commandInserts.stop()
       await sessions.stop()

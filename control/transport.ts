@@ -8,17 +8,23 @@ export interface SessionRef {
   epoch: number
 }
 
-/** The way to the devices. The broker implements it; control knows nothing of MQTT packets. */
-export interface Transport {
+/** How a session's client is written to: over MQTT, or a stream of server-sent events. */
+export interface Outlet {
   /**
-   * Writes a message to the session's own `commands` topic. Answers whether it went to the socket: false means that the client
-   * cannot have it. `handover` names the attempt that the PUBACK will acknowledge; null for a cancel.
+   * Writes a message to the client. Answers whether it went to the socket: false means that the client cannot have it.
+   * `handover` names the attempt that the PUBACK will acknowledge; null for a cancel.
    */
   forward(
     session: SessionRef,
     message: CommandMessage | CancelMessage,
     handover: { commandId: string; attempt: number } | null,
   ): Promise<boolean>
+  /** Ends the session's connection; resolves once `sessions.end` has been called for it and is through. */
+  close(session: SessionRef, why: string): Promise<void>
+}
+
+/** MQTT, as far as control knows it. */
+export interface Transport {
   /**
    * One publish on the zone's or the broadcast topic, written to these sessions only. Answers the clients it was written to;
    * the others cannot have it.

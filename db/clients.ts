@@ -9,7 +9,7 @@ interface ClientRow {
   id: string
   name: string
   zones: string[]
-  session_epoch: number | null
+  online: boolean
   presence_since: Date
   last_seen_at: Date | null
   disabled: boolean
@@ -20,7 +20,7 @@ interface ClientRow {
 }
 
 const COLUMNS = sql`
-  k.id, k.name, k.session_epoch, k.presence_since, k.last_seen_at, k.disabled, k.reported, k.max_in_flight, k.metadata, k.created_at,
+  k.id, k.name, k.session_epoch is not null and not k.silent as online, k.presence_since, k.last_seen_at, k.disabled, k.reported, k.max_in_flight, k.metadata, k.created_at,
   array(select z.zone from zone_members z where z.client_id = k.id order by z.zone) as zones`
 
 /** Stores a client with its key's hash. A deleted client's id may be used again; answers undefined if the id is taken. */
@@ -58,7 +58,9 @@ export async function listClients(db: Db, filter: ListClients, paging: Paging): 
     filter.zone !== undefined
       ? sql`exists (select 1 from zone_members z where z.client_id = k.id and z.zone = ${filter.zone})`
       : undefined,
-    filter.presence !== undefined ? sql`(k.session_epoch is not null) = ${filter.presence === 'online'}` : undefined,
+    filter.presence !== undefined
+      ? sql`(k.session_epoch is not null and not k.silent) = ${filter.presence === 'online'}`
+      : undefined,
     filter.disabled !== undefined ? sql`k.disabled = ${filter.disabled}` : undefined,
     filter.q !== undefined ? sql`(position(lower(${filter.q}) in lower(k.id || ' ' || k.name)) > 0)` : undefined,
   ].filter((condition) => condition !== undefined)
@@ -77,14 +79,17 @@ export interface ClientChange extends UpdateClient {
 /** Changes a client; answers undefined if there is none. */
 export async function updateClient(db: Db, id: string, change: ClientChange): Promise<Client | undefined> {
   const found = await sql<{ id: string }>`
-    with client as (
+    with locked as (
+      select id from clients where id = ${id} and deleted_at is null for update
+    ),
+    client as (
       update clients set
         name = coalesce(${change.name ?? null}::text, name),
         max_in_flight = coalesce(${change.maxInFlight ?? null}::integer, max_in_flight),
         metadata = coalesce(${change.metadata ? JSON.stringify(change.metadata) : null}::jsonb, metadata),
         disabled = coalesce(${change.disabled ?? null}::boolean, disabled),
         key_hash = coalesce(${change.keyHash ?? null}::bytea, key_hash)
-      where id = ${id} and deleted_at is null returning id
+      where id in (select id from locked) returning id
     ),
     left_zones as (
       delete from zone_members where client_id in (select id from client) and ${change.zones ?? null}::text[] is not null
@@ -105,8 +110,11 @@ export async function updateClient(db: Db, id: string, change: ClientChange): Pr
 /** Soft: history stays. Answers false if there is no such client. */
 export async function deleteClient(db: Db, id: string): Promise<boolean> {
   const found = await sql<{ id: string }>`
-    with client as (
-      update clients set deleted_at = clock_timestamp() where id = ${id} and deleted_at is null returning id
+    with locked as (
+      select id from clients where id = ${id} and deleted_at is null for update
+    ),
+    client as (
+      update clients set deleted_at = clock_timestamp() where id in (select id from locked) returning id
     ),
     zones as (delete from zone_members where client_id in (select id from client)),
     logged as (insert into events (type, client_id) select 'client.deleted', id from client)
@@ -121,18 +129,54 @@ export interface ClientCredential {
   config: ClientConfig
 }
 
+const CREDENTIAL = sql`
+  k.id, k.key_hash, k.disabled, k.max_in_flight,
+  array(select z.zone from zone_members z where z.client_id = k.id order by z.zone) as zones`
+type CredentialRow = { id: string; key_hash: Buffer; disabled: boolean; max_in_flight: number; zones: string[] }
+
+const toCredential = (row: CredentialRow): ClientCredential => ({
+  id: row.id,
+  keyHash: row.key_hash,
+  disabled: row.disabled,
+  config: { zones: row.zones, maxInFlight: row.max_in_flight },
+})
+
+/** Whose key has this hash. */
+export async function findCredentialByKey(db: Db, keyHash: Buffer): Promise<ClientCredential | undefined> {
+  const found =
+    await sql<CredentialRow>`select ${CREDENTIAL} from clients k where k.key_hash = ${keyHash} and k.deleted_at is null`.execute(
+      db,
+    )
+  return found.rows[0] && toCredential(found.rows[0])
+}
+
+/** An HTTP client stopped or began to ping: its session lives on, but is shown otherwise. Answers since when, undefined if nothing changed. */
+export async function markSilent(
+  db: Db,
+  session: { clientId: string; epoch: number },
+  silent: boolean,
+): Promise<string | undefined> {
+  const found = await sql<{ presence_since: Date }>`
+    with changed as (
+      update clients set silent = ${silent}, presence_since = clock_timestamp(), last_seen_at = case when ${silent} then last_seen_at else clock_timestamp() end
+      where id = ${session.clientId} and session_epoch = ${session.epoch} and silent <> ${silent}
+      returning id, presence_since
+    ),
+    logged as (
+      insert into events (type, client_id, data)
+      select ${silent ? 'client.offline' : 'client.online'}, id, jsonb_build_object('epoch', ${session.epoch}::bigint, 'ping', ${!silent}::boolean) from changed
+    )
+    select presence_since from changed`.execute(db)
+  return found.rows[0]?.presence_since.toISOString()
+}
+
 /** What a login is judged by; a client that does not exist or was deleted is missing in the answer. */
 export async function findCredentials(db: Db, ids: string[]): Promise<ClientCredential[]> {
-  const found = await sql<{ id: string; key_hash: Buffer; disabled: boolean; max_in_flight: number; zones: string[] }>`
-    select k.id, k.key_hash, k.disabled, k.max_in_flight,
-      array(select z.zone from zone_members z where z.client_id = k.id order by z.zone) as zones
-    from clients k where k.id = any(${ids}::text[]) and k.deleted_at is null`.execute(db)
-  return found.rows.map((row) => ({
-    id: row.id,
-    keyHash: row.key_hash,
-    disabled: row.disabled,
-    config: { zones: row.zones, maxInFlight: row.max_in_flight },
-  }))
+  const found =
+    await sql<CredentialRow>`select ${CREDENTIAL} from clients k where k.id = any(${ids}::text[]) and k.deleted_at is null`.execute(
+      db,
+    )
+  return found.rows.map(toCredential)
 }
 
 /** Numbers new sessions and makes them the clients' current ones. A client that was disabled or deleted meanwhile gets none. */
@@ -142,7 +186,7 @@ export async function openSessions(db: Db, node: string, clientIds: string[]): P
       select id from clients where id = any(${clientIds}::text[]) and deleted_at is null and not disabled order by id for no key update
     ),
     opened as (
-      update clients k set session_epoch = nextval('session_epochs'), session_node = ${node},
+      update clients k set session_epoch = nextval('session_epochs'), session_node = ${node}, silent = false,
         presence_since = clock_timestamp(), last_seen_at = clock_timestamp()
       from locked l where k.id = l.id
       returning k.id, k.session_epoch
@@ -155,7 +199,7 @@ export async function openSessions(db: Db, node: string, clientIds: string[]): P
   return new Map(found.rows.map((row) => [row.id, row.session_epoch]))
 }
 
-/** Ends sessions, unless a newer one has taken over. Answers since when each client is offline. */
+/** Ends sessions, unless a newer one has taken over. Answers since when each client that was not deleted is offline. */
 export async function closeSessions(
   db: Db,
   sessions: { clientId: string; epoch: number }[],
@@ -169,12 +213,12 @@ export async function closeSessions(
     closed as (
       update clients k set session_epoch = null, session_node = null, presence_since = clock_timestamp(), last_seen_at = clock_timestamp()
       from locked l where k.id = l.id
-      returning k.id, k.presence_since, l.epoch
+      returning k.id, k.presence_since, k.deleted_at, l.epoch
     ),
     logged as (
       insert into events (type, client_id, data) select 'client.offline', id, jsonb_build_object('epoch', epoch) from closed
     )
-    select id, presence_since from closed`.execute(db)
+    select id, presence_since from closed where deleted_at is null`.execute(db)
   return new Map(found.rows.map((row) => [row.id, row.presence_since.toISOString()]))
 }
 
@@ -218,7 +262,7 @@ export async function listRetained(db: Db, after: string, limit: number): Promis
     max_in_flight: number
     zones: string[]
   }>`
-    select k.id, k.session_epoch is not null as online, k.presence_since, k.max_in_flight,
+    select k.id, k.session_epoch is not null and not k.silent as online, k.presence_since, k.max_in_flight,
       array(select z.zone from zone_members z where z.client_id = k.id order by z.zone) as zones
     from clients k where k.deleted_at is null and k.id > ${after} order by k.id limit ${limit}`.execute(db)
   return found.rows.map((row) => ({
@@ -270,7 +314,7 @@ function toClient(row: ClientRow): Client {
     id: row.id,
     name: row.name,
     zones: row.zones,
-    presence: row.session_epoch === null ? 'offline' : 'online',
+    presence: row.online ? 'online' : 'offline',
     presenceSince: row.presence_since.toISOString(),
     disabled: row.disabled,
     reported: row.reported,

@@ -69,6 +69,8 @@ export function connectDatabase(options: ConnectOptions): Db {
  */
 export function isDatabaseDown(error: unknown): boolean {
   if (!(error instanceof Error)) return false
+  // Whatever the cause, the connection is refused or over: the database takes none (55000), is gone (3D000), or denies the log-in.
+  if ((error as { severity?: unknown }).severity === 'FATAL') return true
   const code = sqlState(error)
   if (code !== undefined) return /^(08|53|57|58|XX)/.test(code)
   const name = (error as { code?: unknown }).code

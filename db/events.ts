@@ -23,14 +23,102 @@ export async function listTimeline(
     found,
     paging.limit,
     (row) => String(row.id),
-    (row) => ({
-      id: String(row.id),
-      type: row.type as EventType,
-      at: row.at.toISOString(),
-      data: row.data as Record<string, Json>,
-      ...compact({ commandId: row.command_id, clientId: row.client_id, attempt: row.attempt }),
-    }),
+    (row) => toEvent({ ...row, type: row.type as EventType, data: row.data as Record<string, Json> }),
   )
+}
+
+interface EventRow {
+  id: number
+  type: EventType
+  at: Date
+  command_id: string | null
+  client_id: string | null
+  attempt: number | null
+  data: Record<string, Json>
+}
+
+const toEvent = (row: EventRow): Event => ({
+  id: String(row.id),
+  type: row.type,
+  at: row.at.toISOString(),
+  data: row.data,
+  ...compact({ commandId: row.command_id, clientId: row.client_id, attempt: row.attempt }),
+})
+
+/** A place in the feed: events of one transaction share `xid`, and become visible together. */
+export interface FeedPosition {
+  xid: string
+  id: number
+}
+
+export interface FeedFilter {
+  types?: string[] | undefined
+  zone?: string | undefined
+  clientId?: string | undefined
+  commandId?: string | undefined
+}
+
+/**
+ * The next events after a position, in an order in which none is ever missed: by (xid, id), and only below the oldest
+ * transaction that is still open, since transactions do not commit in the order of their ids.
+ * `head` is how far the feed was read, whether or not the filter let anything through.
+ */
+export async function readFeed(
+  db: Db,
+  after: FeedPosition,
+  filter: FeedFilter,
+  limit: number,
+): Promise<{ events: (Event & { position: FeedPosition })[]; head: FeedPosition | undefined }> {
+  const conditions = [
+    filter.types ? sql`e.type = any(${filter.types}::text[])` : undefined,
+    filter.commandId !== undefined ? sql`e.command_id = ${filter.commandId}` : undefined,
+    filter.clientId !== undefined ? sql`e.client_id = ${filter.clientId}` : undefined,
+    filter.zone !== undefined
+      ? sql`e.client_id in (select z.client_id from zone_members z where z.zone = ${filter.zone})`
+      : undefined,
+  ].filter((condition) => condition !== undefined)
+  const passes = conditions.length > 0 ? sql.join(conditions, sql` and `) : sql`true`
+  const found = await sql<{
+    id: number
+    xid: string
+    type: EventType
+    at: Date
+    command_id: string | null
+    client_id: string | null
+    attempt: number | null
+    data: Record<string, Json>
+    passes: boolean | null
+  }>`
+    select e.id, e.xid::text as xid, e.type, e.at, e.command_id, e.client_id, e.attempt, e.data, ${passes} as passes
+    from events e
+    where (e.xid, e.id) > (${after.xid}::xid8, ${after.id}::bigint) and e.xid < pg_snapshot_xmin(pg_current_snapshot())
+      ${filter.commandId !== undefined ? sql`and e.command_id = ${filter.commandId}` : sql``}
+    order by e.xid, e.id limit ${limit}`.execute(db)
+  const last = found.rows.at(-1)
+  return {
+    events: found.rows
+      .filter((row) => row.passes)
+      .map((row) => ({ ...toEvent(row), position: { xid: row.xid, id: row.id } })),
+    head: last && { xid: last.xid, id: last.id },
+  }
+}
+
+/** Where the feed ends now: a stream that resumes nothing starts here. */
+export async function feedEnd(db: Db): Promise<FeedPosition> {
+  const found = await sql<{ xid: string; id: number }>`
+    select xid::text as xid, id from events where xid < pg_snapshot_xmin(pg_current_snapshot()) order by xid desc, id desc limit 1`.execute(
+    db,
+  )
+  return found.rows[0] ?? { xid: '0', id: 0 }
+}
+
+/** Whether there are committed events of a command that the feed has not shown: an open transaction may hold them back. */
+export async function hasEventsAfter(db: Db, commandId: string, after: FeedPosition): Promise<boolean> {
+  const found = await sql`
+    select 1 from events where command_id = ${commandId} and (xid, id) > (${after.xid}::xid8, ${after.id}::bigint) limit 1`.execute(
+    db,
+  )
+  return found.rows.length > 0
 }
 
 /** Keeps events that clients sent; a repetition (same client, same id) is kept once. */

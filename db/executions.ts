@@ -306,11 +306,9 @@ export interface NeglectedSession {
   epoch: number
   /** Another session is the client's current one: this one has to close (rule 10). */
   superseded: boolean
-  /** An earlier session's hand-over waits for this one. */
-  stale: boolean
 }
 
-/** Of these sessions, those with something to claim, an older hand-over, or a successor: what the fast path missed. */
+/** Of these sessions, those with something to claim or a successor: what the fast path missed. */
 export async function findNeglectedSessions(
   db: Db,
   sessions: { clientId: string; epoch: number }[],
@@ -319,17 +317,15 @@ export async function findNeglectedSessions(
     client_id: string
     epoch: number
     superseded: boolean
-    stale: boolean
     claimable: boolean
   }>`
     select s.client_id, s.epoch, k.session_epoch is distinct from s.epoch as superseded,
-      exists (select 1 from executions e where e.client_id = s.client_id and e.status = 'queued' and e.epoch <> s.epoch) as stale,
       exists (select 1 from executions e where e.client_id = s.client_id and e.status = 'pending' and e.not_before is null) as claimable
     from ${rows(sessions.map(({ clientId, epoch }) => ({ client_id: clientId, epoch })))} as s(client_id text, epoch bigint)
     left join clients k on k.id = s.client_id`.execute(db)
   return found.rows
-    .filter((row) => row.superseded || row.stale || row.claimable)
-    .map((row) => ({ clientId: row.client_id, epoch: row.epoch, superseded: row.superseded, stale: row.stale }))
+    .filter((row) => row.superseded || row.claimable)
+    .map((row) => ({ clientId: row.client_id, epoch: row.epoch, superseded: row.superseded }))
 }
 
 /** Claims of sessions that ended without a word (a killed node) and that no journal vouches for: oldest first. */

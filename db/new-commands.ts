@@ -1,4 +1,4 @@
-import { sql } from 'kysely'
+import { type RawBuilder, sql } from 'kysely'
 import type { CommandPreview, Exclusion, Target } from '../schemas/commands.ts'
 import type { Delivery } from '../schemas/executions.ts'
 import type { Json } from '../schemas/json.ts'
@@ -57,18 +57,21 @@ export type InsertedCommand =
  * `input` has ord, id, kind, client_id, zone, priority and takes_place: whether it will be stored, as far as is known before.
  * A disabled or full client is a target with a reason not to be one.
  */
-const targetsOf = (maxPendingPerClient: number) => sql`
-  members as materialized (
-    select i.id, i.priority, i.ord, i.takes_place, k.id as client_id, k.disabled, k.session_epoch is not null as online
-    from input i join clients k on k.id = i.client_id and k.deleted_at is null where i.kind = 'client'
-    union all
-    select i.id, i.priority, i.ord, i.takes_place, k.id, k.disabled, k.session_epoch is not null
-    from input i join zone_members z on z.zone = i.zone join clients k on k.id = z.client_id and k.deleted_at is null
-    where i.kind = 'zone'
-    union all
-    select i.id, i.priority, i.ord, i.takes_place, k.id, k.disabled, k.session_epoch is not null
-    from input i join clients k on k.deleted_at is null where i.kind = 'broadcast'
+const targetsOf = (maxPendingPerClient: number, lock: RawBuilder<unknown>) => sql`
+  single as materialized (
+    select i.id, i.priority, i.ord, i.takes_place, k.id as client_id, k.disabled, k.session_epoch is not null and not k.silent as online
+    from input i join clients k on k.id = i.client_id and k.deleted_at is null where i.kind = 'client' ${lock}
   ),
+  zoned as materialized (
+    select i.id, i.priority, i.ord, i.takes_place, k.id as client_id, k.disabled, k.session_epoch is not null and not k.silent as online
+    from input i join zone_members z on z.zone = i.zone join clients k on k.id = z.client_id and k.deleted_at is null
+    where i.kind = 'zone' ${lock}
+  ),
+  everyone as materialized (
+    select i.id, i.priority, i.ord, i.takes_place, k.id as client_id, k.disabled, k.session_epoch is not null and not k.silent as online
+    from input i join clients k on k.deleted_at is null where i.kind = 'broadcast' ${lock}
+  ),
+  members as (select * from single union all select * from zoned union all select * from everyone),
   waiting as materialized (
     select m.client_id, (select count(*)::integer from executions e where e.client_id = m.client_id and e.status = 'pending') as pending
     from (select distinct client_id from members) m
@@ -89,6 +92,12 @@ const targetsOf = (maxPendingPerClient: number) => sql`
       coalesce(jsonb_agg(jsonb_build_object('clientId', client_id, 'reason', reason) order by client_id) filter (where reason is not null), '[]') as excluded
     from targets group by id
   )`
+
+/**
+ * Whoever deletes or disables a client (`for update`, db/clients.ts) comes before this command or finds it. Presence and claims
+ * do not wait for this lock, nor it for them.
+ */
+const AGAINST_DELETION = sql`for key share of k`
 
 /**
  * Judges and stores a batch of commands with their executions, events and idempotency keys in one statement.
@@ -155,7 +164,7 @@ export async function insertCommands(
         )) as takes_place
       from timely t
     ),
-    ${targetsOf(maxPendingPerClient)},
+    ${targetsOf(maxPendingPerClient, AGAINST_DELETION)},
     judged as materialized (
       select i.*, t.client_ids, t.excluded,
         case
@@ -238,7 +247,7 @@ export async function previewTargets(
     targets: { clientId: string; online: boolean; pending: number }[] | null
   }>`
     with input as materialized (select * from ${rows(input)} as i(ord integer, id uuid, kind text, client_id text, zone text, priority smallint, takes_place boolean)),
-    ${targetsOf(maxPendingPerClient)},
+    ${targetsOf(maxPendingPerClient, sql``)},
     kept as (
       insert into target_previews (hash, client_ids) select hash, coalesce(client_ids, '{}') from target_lists
       on conflict (hash) do update set created_at = clock_timestamp()

@@ -16,6 +16,7 @@ export interface Database {
     metadata: JsonColumn<Record<string, unknown>>
     session_epoch: number | null
     session_node: string | null
+    silent: Generated<boolean>
     presence_since: Time
     last_seen_at: NullableTime
     reported: JsonColumn<Record<string, unknown> | null>

@@ -7,7 +7,7 @@ import { page } from './rows.ts'
 /** A zone exists while it has members. */
 export async function listZones(db: Db, paging: Paging): Promise<Page<Zone>> {
   const found = await sql<Zone>`
-    select z.zone, count(*)::integer as clients, count(k.session_epoch)::integer as online
+    select z.zone, count(*)::integer as clients, (count(*) filter (where k.session_epoch is not null and not k.silent))::integer as online
     from zone_members z join clients k on k.id = z.client_id
     where z.zone > ${paging.after ?? ''} group by z.zone order by z.zone limit ${paging.limit + 1}`.execute(db)
   return page(

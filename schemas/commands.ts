@@ -39,9 +39,9 @@ const commandFields = {
   action: Id,
   payload: JsonValue.optional(),
   priority: Priority.optional(),
-  expiresAt: z.iso.datetime({ offset: true }).optional(),
+  expiresAt: Instant.optional(),
   ttlSeconds: Seconds.optional(),
-  notBefore: z.iso.datetime({ offset: true }).optional(),
+  notBefore: Instant.optional(),
   startTimeoutSeconds: Seconds.optional(),
   timeoutSeconds: Seconds.optional(),
   maxRetries: z.int().min(0).max(100).optional(),
@@ -58,6 +58,8 @@ export const CreateCommand = z
     {
       path: ['clientId'],
       message: 'give exactly one of clientId, zone and broadcast: true',
+      // Also when other fields are at fault: every fault is reported at once.
+      when: ({ value }) => typeof value === 'object' && value !== null && !Array.isArray(value),
     },
   )
   .refine((body) => body.expiresAt === undefined || body.ttlSeconds === undefined, {
@@ -141,7 +143,7 @@ export type CancelOutcome = z.infer<typeof CancelOutcome>
 
 /** Body of `PATCH /commands/{id}`: of what is still pending. */
 export const UpdateCommand = z
-  .strictObject({ priority: Priority.optional(), expiresAt: z.iso.datetime({ offset: true }).optional() })
+  .strictObject({ priority: Priority.optional(), expiresAt: Instant.optional() })
   .refine((body) => Object.keys(body).length > 0, { message: 'give priority, expiresAt or both' })
 export type UpdateCommand = z.infer<typeof UpdateCommand>
 

@@ -16,6 +16,7 @@ export function jsonFault(value: unknown, depth = 0): string | undefined {
   if (typeof value === 'number') return Number.isFinite(value) ? undefined : 'has a number that is out of range'
   if (Array.isArray(value)) return firstFault(value, depth)
   if (value !== null && typeof value === 'object') {
+    if (Object.hasOwn(value, '__proto__')) return 'has a key __proto__, which a careless copy would make a prototype'
     return firstFault(Object.keys(value), depth) ?? firstFault(Object.values(value), depth)
   }
   return undefined

@@ -59,6 +59,7 @@ export const Settings = z.object({
   MAX_PAYLOAD_BYTES: count(262_144).describe('largest payload of a command, as JSON in UTF-8'),
   HTTP_MAX_BODY_BYTES: count(1_048_576).describe('largest body of an HTTP request'),
   HTTP_WAIT_MAX_SECONDS: count(60).describe('longest ?wait='),
+  HTTP_PING_TIMEOUT_SECONDS: seconds(30).describe('an HTTP client that has not pinged for this long is shown offline'),
   HTTP_REQUEST_TIMEOUT_SECONDS: seconds(30).describe('a request must have arrived completely by then'),
   SHUTDOWN_SECONDS: seconds(10).describe('open requests get this long to end at shutdown'),
   MQTT_KEEPALIVE_MAX: count(120, 1, 65_535).describe('seconds; keepalive 0 or above this is supervised at this limit'),
@@ -87,14 +88,20 @@ export function parseSettings(raw: Record<string, unknown>): Settings {
     known.filter((key) => raw[key] !== undefined && raw[key] !== '').map((key) => [key, raw[key]]),
   )
   const parsed = Settings.safeParse(given)
-  if (!parsed.success)
-    throw new SettingsError(parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`))
-  const settings = parsed.data
-  const exposed = (['HTTP_HOST', 'MQTT_HOST'] as const).filter((key) => !LOOPBACK.test(settings[key]))
-  if (exposed.length > 0 && !settings.ALLOW_INSECURE) {
-    throw new SettingsError(
-      exposed.map((key) => `${key}: ${settings[key]} is beyond loopback; that needs ALLOW_INSECURE=true`),
-    )
-  }
-  return settings
+  const faults = [
+    ...(parsed.error?.issues ?? []).map((issue) => `${issue.path.join('.')}: ${issue.message}`),
+    ...exposureFaults(given),
+  ]
+  if (!parsed.success || faults.length > 0) throw new SettingsError(faults)
+  return parsed.data
+}
+
+/** Judged on its own, so that it is reported together with faults of other settings. */
+function exposureFaults(given: Record<string, unknown>): string[] {
+  const parsed = Settings.pick({ HTTP_HOST: true, MQTT_HOST: true, ALLOW_INSECURE: true }).safeParse(given)
+  if (!parsed.success || parsed.data.ALLOW_INSECURE) return []
+  const hosts = { HTTP_HOST: parsed.data.HTTP_HOST, MQTT_HOST: parsed.data.MQTT_HOST }
+  return Object.entries(hosts)
+    .filter(([, host]) => !LOOPBACK.test(host))
+    .map(([key, host]) => `${key}: ${host} is beyond loopback; that needs ALLOW_INSECURE=true`)
 }

@@ -1,4 +1,4 @@
-import { type ClientCredential, findCredentials } from '../../db/clients.ts'
+import { type ClientCredential, findCredentialByKey, findCredentials } from '../../db/clients.ts'
 import type { Db } from '../../db/connect.ts'
 import { findPrincipalByToken } from '../../db/principals.ts'
 import type { Principal } from '../../schemas/principals.ts'
@@ -6,10 +6,14 @@ import { createBatcher } from '../batcher.ts'
 import { createCache } from './cache.ts'
 import { hashSecret, sameHash } from './secrets.ts'
 
+export type { ClientCredential }
+
 /** Who is behind a key or a token. Answers are remembered briefly; a change of a client drops its entry at once. */
 export interface Authenticator {
   /** Undefined if there is no such client or the key is another. Throws UNAVAILABLE while the database is down. */
   client(clientId: string, key: string): Promise<ClientCredential | undefined>
+  /** HTTP clients say who they are by their key alone. */
+  clientByKey(key: string): Promise<ClientCredential | undefined>
   clientExists(clientId: string): Promise<boolean>
   principal(token: string): Promise<Principal | undefined>
   forgetClient(clientId: string): void
@@ -26,6 +30,7 @@ export function createAuthenticator(deps: { db: Db; cacheSeconds: number }): Aut
   })
   const clients = createCache(deps.cacheSeconds, (id) => lookups.add(id))
   const principals = createCache(deps.cacheSeconds, (hash) => findPrincipalByToken(deps.db, Buffer.from(hash, 'hex')))
+  const keys = createCache(deps.cacheSeconds, (hash) => findCredentialByKey(deps.db, Buffer.from(hash, 'hex')))
   const nobody = hashSecret('')
 
   return {
@@ -34,8 +39,13 @@ export function createAuthenticator(deps: { db: Db; cacheSeconds: number }): Aut
       const same = sameHash(hashSecret(key), credential?.keyHash ?? nobody)
       return same ? credential : undefined
     },
+    clientByKey: (key) => keys.get(hashSecret(key).toString('hex')),
     clientExists: async (clientId) => (await clients.get(clientId)) !== undefined,
     principal: (token) => principals.get(hashSecret(token).toString('hex')),
-    forgetClient: (clientId) => clients.forget(clientId),
+    forgetClient(clientId) {
+      clients.forget(clientId)
+      // Which keys were this client's is not kept; changes are rare, and a look-up is cheap.
+      keys.forgetAll()
+    },
   }
 }

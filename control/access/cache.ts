@@ -2,6 +2,7 @@
 export interface Cache<T> {
   get(key: string): Promise<T | undefined>
   forget(key: string): void
+  forgetAll(): void
 }
 
 const MAX_ENTRIES = 50_000
@@ -24,5 +25,6 @@ export function createCache<T>(seconds: number, load: (key: string) => Promise<T
       return value
     },
     forget: (key) => void entries.delete(key),
+    forgetAll: () => entries.clear(),
   }
 }

@@ -39,7 +39,7 @@ export function createActions(deps: { db: Db; cacheSeconds: number }): Actions {
       validators.set(action, validate)
       if (validate(payload ?? null)) return
       const faults = (validate.errors ?? []).map((error) => ({
-        path: `payload${error.instancePath.replaceAll('/', '.')}`,
+        path: `payload${error.instancePath.replaceAll('/', '.').replaceAll('~1', '/').replaceAll('~0', '~')}`,
         message: error.message ?? 'is not valid',
       }))
       throw new AppError(
@@ -66,7 +66,10 @@ const notFound = (name: string): AppError => new AppError('NOT_FOUND', `There is
 /** JSON Schema 2020-12. Throws INVALID_INPUT if it is none. A compiler per schema: two may share an `$id`. */
 function compile(schema: Record<string, unknown>): ValidateFunction {
   try {
-    return new Ajv2020({ allErrors: true, strict: false, logger: false }).compile(schema)
+    const validate = new Ajv2020({ allErrors: true, strict: false, logger: false }).compile(schema)
+    // Such a validator answers a promise, which would pass for "valid" and reject unheard.
+    if ('$async' in validate) throw new Error('$async is not supported')
+    return validate
   } catch (error) {
     const message = (error as Error).message
     throw new AppError('INVALID_INPUT', `payloadSchema is not a JSON Schema (2020-12): ${message}`, [

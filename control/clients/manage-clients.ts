@@ -58,14 +58,14 @@ export async function tellConfig(deps: ClientDeps, client: Client): Promise<void
 export async function rotateKey(deps: ClientDeps, id: string): Promise<string> {
   const clientKey = newSecret('sbk')
   await update(deps, id, { keyHash: hashSecret(clientKey) })
-  deps.transport.disconnect(id, 'its key was rotated')
+  disconnect(deps, id, 'its key was rotated')
   return clientKey
 }
 
 /** A disabled client cannot connect and is no target; what it was handed stays for its report. Throws NOT_FOUND. */
 export async function setDisabled(deps: ClientDeps, id: string, disabled: boolean): Promise<Client> {
   const client = await update(deps, id, { disabled })
-  if (disabled) deps.transport.disconnect(id, 'it was disabled')
+  if (disabled) disconnect(deps, id, 'it was disabled')
   return client
 }
 
@@ -73,10 +73,17 @@ export async function setDisabled(deps: ClientDeps, id: string, disabled: boolea
 export async function removeClient(deps: ClientDeps, id: string): Promise<void> {
   if (!(await deleteClient(deps.db, id))) throw clientNotFound(id)
   deps.authenticator.forgetClient(id)
-  deps.transport.disconnect(id, 'it was deleted')
+  disconnect(deps, id, 'it was deleted')
   const unsettled = await findUnsettledOfClient(deps.db, id)
   await Promise.all(unsettled.map((key) => deps.ledger.apply(key, { type: 'abandon' })))
   await deps.transport.forget(id)
+}
+
+/** Every connection that a client has: its session, over whichever transport, and its report connections. */
+function disconnect(deps: ClientDeps, id: string, why: string): void {
+  const session = deps.sessions.get(id)
+  if (session) void session.outlet.close(session, why)
+  deps.transport.disconnect(id, why)
 }
 
 async function update(deps: ClientDeps, id: string, change: ClientChange): Promise<Client> {

@@ -27,7 +27,7 @@ export interface Dispatch {
   openGroup(commandId: string, target: Target): OpenGroup
 }
 
-export interface OpenGroup {
+interface OpenGroup {
   /** Once the command is stored: claims for the sessions of its clients, then publishes. */
   send(clientIds: string[]): Promise<void>
   /** The command was refused. */
@@ -157,7 +157,7 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
     if (!writable(session)) return false
     const forwardedKey = keyOf(key.commandId, state.attempt)
     session.forwarded.add(forwardedKey)
-    const forwarded = await deps.transport.forward(session, message, {
+    const forwarded = await session.outlet.forward(session, message, {
       commandId: key.commandId,
       attempt: state.attempt,
     })
@@ -214,7 +214,7 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
       ...(handover.journalId !== null ? { journalId: handover.journalId } : {}),
       ...(state.cancelReason !== null ? { reason: state.cancelReason } : {}),
     }
-    await deps.transport.forward(session, message, null)
+    await session.outlet.forward(session, message, null)
   }
 
   return {

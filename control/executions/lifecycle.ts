@@ -58,7 +58,8 @@ export type Input =
   | { type: 'claim'; epoch: number; journalId: string | null }
   /** The same node did not and will not forward that claim. */
   | { type: 'release'; epoch: number }
-  | { type: 'puback'; epoch: number; attempt: number }
+  /** The client has it: its PUBACK, or the first report of an HTTP client, which may not name the attempt. */
+  | { type: 'puback'; epoch: number; attempt: number | null }
   /** The session is over and all its PUBACKs are committed. */
   | { type: 'session-ended'; epoch: number }
   /** A session can be written to. `statusSeen`: it published its status, so a missing journal is known to be missing. */
@@ -243,8 +244,9 @@ function release(state: ExecutionState, epoch: number, context: Context): Transi
   return after(released, completeBefore(pending, context) ?? still(pending))
 }
 
-function puback(state: ExecutionState, epoch: number, attempt: number, { now }: Context): Transition {
-  if (state.status !== 'queued' || state.epoch !== epoch || state.attempt !== attempt) return still(state)
+function puback(state: ExecutionState, epoch: number, attempt: number | null, { now }: Context): Transition {
+  if (state.status !== 'queued' || state.epoch !== epoch || (attempt ?? state.attempt) !== state.attempt)
+    return still(state)
   const next: ExecutionState = { ...state, status: 'delivered', deliveredAt: now }
   return { state: next, events: [event(next, 'execution.delivered')] }
 }

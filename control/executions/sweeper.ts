@@ -59,14 +59,13 @@ export function createSweeper(deps: SweeperDeps): Sweeper {
   }
 
   async function reviveSessions(): Promise<void> {
-    const granted = [...deps.sessions.all()].filter((session) => !session.ending)
-    for (let from = 0; from < granted.length; from += BATCH) {
-      const neglected = await findNeglectedSessions(deps.db, granted.slice(from, from + BATCH))
-      for (const { clientId, epoch, superseded, stale } of neglected) {
+    const live = [...deps.sessions.all()].filter((session) => !session.ending)
+    for (let from = 0; from < live.length; from += BATCH) {
+      const neglected = await findNeglectedSessions(deps.db, live.slice(from, from + BATCH))
+      for (const { clientId, epoch, superseded } of neglected) {
         const session = deps.sessions.get(clientId)
         if (!session || session.epoch !== epoch) continue
-        if (superseded) deps.transport.disconnect(clientId, 'another session of this client is the current one')
-        else if (stale && session.subscription === 'granted') await deps.dispatch.ready(session)
+        if (superseded) void session.outlet.close(session, 'another session of this client is the current one')
         else deps.dispatch.wake(session)
       }
     }

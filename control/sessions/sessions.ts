@@ -5,7 +5,8 @@ import type { ClientConfig, ClientStatus } from '../../schemas/clients.ts'
 import { AppError } from '../../schemas/errors.ts'
 import { createBatcher } from '../batcher.ts'
 import type { Ledger } from '../executions/ledger.ts'
-import type { Transport } from '../transport.ts'
+import type { Outlet, Transport } from '../transport.ts'
+import { createKeyedLock } from './keyed-lock.ts'
 
 /** How a client's own `commands` topic stands: nothing is sent before it is granted at QoS 1. */
 type Subscription = 'none' | 'refused_at_qos_0' | 'granted'
@@ -15,6 +16,7 @@ export interface Session {
   readonly clientId: string
   /** Grows with every session of any client: an older one can never overwrite what a newer one did. */
   readonly epoch: number
+  readonly outlet: Outlet
   config: ClientConfig
   /** Names the client's durable memory; what this very session published, not what was retained. */
   journalId: string | null
@@ -32,10 +34,15 @@ export interface Session {
 export interface Sessions {
   get(clientId: string): Session | undefined
   all(): Iterable<Session>
-  /** Makes this the client's current session and shows it online. Throws CLIENT_DISABLED if it was disabled meanwhile. */
-  open(clientId: string, config: ClientConfig): Promise<Session>
+  /**
+   * Ends the client's older session, over whichever transport, then makes this the current one and shows it online.
+   * Throws CLIENT_DISABLED if it was disabled meanwhile, UNAVAILABLE if the older one cannot be ended.
+   */
+  open(clientId: string, config: ClientConfig, outlet: Outlet): Promise<Session>
   /** Commits the client's own status; from then on the session speaks for that journal. */
   status(session: Session, status: ClientStatus): Promise<void>
+  /** Keeps the status of a client that has no session here. */
+  reported(clientId: string, status: ClientStatus): Promise<void>
   /** Settles what the end of the session decides, then shows the client offline. Call it once all its messages are committed. */
   end(session: Session): Promise<void>
   stop(): Promise<void>
@@ -49,10 +56,13 @@ export interface SessionsDeps {
   transport: Transport
   /** Resolves when nothing more will be forwarded to the session. */
   dispatchIdle(session: Session): Promise<void>
+  /** An older session that has not ended by then is taken for stuck. */
+  endTimeoutSeconds: number
 }
 
 export function createSessions(deps: SessionsDeps): Sessions {
   const live = new Map<string, Session>()
+  const opens = createKeyedLock()
   const opening = createBatcher<string, number | undefined>({
     run: async (clientIds) => {
       const epochs = await openSessions(deps.db, deps.node, clientIds)
@@ -78,28 +88,51 @@ export function createSessions(deps: SessionsDeps): Sessions {
     whenDown: 'hold',
   })
 
+  async function openNew(clientId: string, config: ClientConfig, outlet: Outlet): Promise<Session> {
+    const epoch = await opening.add(clientId)
+    if (epoch === undefined) throw new AppError('CLIENT_DISABLED', `client ${clientId} is disabled or deleted`)
+    const session: Session = {
+      clientId,
+      epoch,
+      outlet,
+      config,
+      journalId: null,
+      statusSeen: false,
+      subscription: 'none',
+      zones: new Set(),
+      broadcast: false,
+      ending: false,
+      forwarded: new Set(),
+    }
+    live.set(clientId, session)
+    await deps.transport.retainPresence(clientId, { state: 'online' })
+    return session
+  }
+
+  /** Sessions of one client begin and end in their order; what the end of the older one decides, the new one must see. */
+  async function endOlder(older: Session): Promise<void> {
+    const ended = older.outlet.close(older, 'another connection of this client takes over').then(() => true)
+    if (!(await Promise.race([ended, timeUp(deps.endTimeoutSeconds)]))) {
+      throw new AppError(
+        'UNAVAILABLE',
+        `the older session of ${older.clientId} could not be ended: the database does not answer`,
+      )
+    }
+  }
+
   return {
     get: (clientId) => live.get(clientId),
     all: () => live.values(),
 
-    async open(clientId, config) {
-      const epoch = await opening.add(clientId)
-      if (epoch === undefined) throw new AppError('CLIENT_DISABLED', `client ${clientId} is disabled or deleted`)
-      const session: Session = {
-        clientId,
-        epoch,
-        config,
-        journalId: null,
-        statusSeen: false,
-        subscription: 'none',
-        zones: new Set(),
-        broadcast: false,
-        ending: false,
-        forwarded: new Set(),
+    async open(clientId, config, outlet) {
+      const release = await opens.acquire(clientId)
+      try {
+        const older = live.get(clientId)
+        if (older) await endOlder(older)
+        return await openNew(clientId, config, outlet)
+      } finally {
+        release()
       }
-      live.set(clientId, session)
-      await deps.transport.retainPresence(clientId, { state: 'online' })
-      return session
     },
 
     async status(session, status) {
@@ -107,6 +140,8 @@ export function createSessions(deps: SessionsDeps): Sessions {
       session.journalId = status.journalId ?? null
       session.statusSeen = true
     },
+
+    reported: (clientId, status) => reporting.add({ clientId, reported: status }),
 
     async end(session) {
       session.ending = true
@@ -121,4 +156,10 @@ export function createSessions(deps: SessionsDeps): Sessions {
       await Promise.all([opening.stop(), closing.stop(), reporting.stop()])
     },
   }
+}
+
+function timeUp(seconds: number): Promise<false> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, seconds * 1000, false).unref()
+  })
 }

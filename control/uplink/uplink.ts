@@ -4,7 +4,7 @@ import { insertClientEvents } from '../../db/events.ts'
 import { AppError } from '../../schemas/errors.ts'
 import type { ClientEvent, Report } from '../../schemas/messages.ts'
 import { createBatcher } from '../batcher.ts'
-import type { Ledger } from '../executions/ledger.ts'
+import type { Applied, Ledger } from '../executions/ledger.ts'
 
 /** What clients say, over whichever transport. Each promise resolves after the commit: only then may the client be answered. */
 export interface Uplink {
@@ -12,7 +12,7 @@ export interface Uplink {
    * A report about an execution. `journalId`: what the session that carried it has published.
    * Throws NOT_FOUND if this client has no such execution: the client is to be told, but nothing waits for it.
    */
-  report(clientId: string, commandId: string, report: Report, journalId: string | null): Promise<void>
+  report(clientId: string, commandId: string, report: Report, journalId: string | null): Promise<Applied>
   event(clientId: string, type: string, event: ClientEvent): Promise<void>
   stop(): Promise<void>
 }
@@ -41,6 +41,7 @@ export function createUplink(deps: {
         : undefined
       if (!applied) throw new AppError('NOT_FOUND', `There is no command ${commandId} for client ${clientId}.`)
       deps.passed?.('report-committed')
+      return applied
     },
     event: (clientId, type, event) => events.add({ clientId, type, id: event.id, body: event }),
     stop: () => events.stop(),

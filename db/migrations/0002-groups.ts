@@ -8,6 +8,9 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       client_ids text[] not null,
       created_at timestamptz not null default clock_timestamp()
     );
+    -- HTTP clients are known by their key alone, and shown online only while they ping.
+    create unique index clients_key on clients (key_hash) where deleted_at is null;
+    alter table clients add column silent boolean not null default false;
     create index commands_zone on commands ((target ->> 'zone'), id) where target ->> 'kind' = 'zone';
     create index events_execution on events (command_id, client_id, id) where command_id is not null;
   `.execute(db)

@@ -1,12 +1,37 @@
 import { randomBytes } from 'node:crypto'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import pg from 'pg'
 import { inject } from 'vitest'
+import { startEmbeddedPostgres } from '../../db/embedded-postgres.ts'
+import { silent } from './silent-log.ts'
 
 export interface TestDatabase {
   url: string
   /** SQL for the ledger, as a technician would ask it. */
   query<Row extends Record<string, unknown>>(sql: string, values?: unknown[]): Promise<Row[]>
   drop(): Promise<void>
+}
+
+/**
+ * A PostgreSQL server of its own, for what another test's open transaction would disturb: the feed shows nothing above the oldest
+ * transaction of the whole server.
+ */
+export async function createOwnServer(): Promise<TestDatabase> {
+  const directory = await mkdtemp(join(tmpdir(), 'signalbox-own-'))
+  const postgres = await startEmbeddedPostgres({ dataDir: join(directory, 'postgres'), log: silent })
+  const pool = new pg.Pool({ connectionString: postgres.url, max: 2 })
+  pool.on('error', () => undefined)
+  return {
+    url: postgres.url,
+    query: async (sql, values) => (await pool.query(sql, values)).rows,
+    async drop() {
+      await pool.end()
+      await postgres.stop()
+      await rm(directory, { recursive: true, force: true })
+    },
+  }
 }
 
 /** A database of its own, cloned from the migrated template. */

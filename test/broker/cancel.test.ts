@@ -1,0 +1,133 @@
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { startServer, type TestServer } from '../support/server.ts'
+import { until } from '../support/until.ts'
+import { command, commandsOf, enter, explain, register, statusOf, untilStatus } from './support/scene.ts'
+
+let server: TestServer
+
+beforeAll(async () => {
+  server = await startServer()
+  await server.api.send('PUT', '/actions/repeatable', { delivery: 'at_least_once' })
+})
+afterAll(() => server.stop())
+
+async function cancel(id: string, body: Record<string, unknown> = {}) {
+  const { status, body: outcome } = await server.api.post(`/commands/${id}/cancel`, body)
+  expect(status).toBe(200)
+  return outcome
+}
+
+const untilOffline = (clientId: string) =>
+  until(async () => (await server.api.get(`/clients/${clientId}`)).body.presence === 'offline', `${clientId} offline`)
+
+/** A device with a command that it has acknowledged. */
+async function delivered(clientId: string, journalId?: string) {
+  const key = await register(server, clientId)
+  const device = await enter(server, clientId, key, journalId === undefined ? {} : { journalId })
+  const id = await command(server, clientId)
+  device.ack((await device.nextCommand()).messageId)
+  await untilStatus(server, id, 'delivered')
+  return { key, device, id }
+}
+
+test('what was never handed over is cancelled at once and never sent', async () => {
+  const key = await register(server, 'pending')
+  const id = await command(server, 'pending')
+  expect(await cancel(id, { reason: 'not needed' })).toEqual({ cancelled: 1, requested: 0, tooLate: 0 })
+  expect(await statusOf(server, id)).toBe('cancelled')
+  const device = await enter(server, 'pending', key)
+  const marker = await command(server, 'pending')
+  expect((await device.nextCommand()).payload.id).toBe(marker)
+  await device.end()
+})
+
+test('what was handed over is asked back with its attempt and journal, and the report decides: cancelled', async () => {
+  const { device, id } = await delivered('asked', 'j1')
+  expect(await cancel(id, { reason: 'wrong box' })).toEqual({ cancelled: 0, requested: 1, tooLate: 0 })
+  const { messageId, payload } = await device.nextCommand()
+  expect(payload).toEqual({ type: 'cancel', id, attempt: 1, journalId: 'j1', reason: 'wrong box' })
+  device.ack(messageId)
+  await device.ping()
+  expect(await statusOf(server, id)).toBe('delivered')
+  expect(await explain(server, id)).toBe('cancel_requested')
+  await device.report(id, { status: 'cancelled', attempt: 1 })
+  await untilStatus(server, id, 'cancelled')
+  await device.end()
+})
+
+test('without a journal the cancel names none, and a client that had completed it says so', async () => {
+  const { device, id } = await delivered('completes')
+  expect(await cancel(id)).toMatchObject({ requested: 1 })
+  expect((await device.nextCommand()).payload).toEqual({ type: 'cancel', id, attempt: 1 })
+  await device.report(id, { status: 'completed', attempt: 1, result: 1 })
+  await untilStatus(server, id, 'completed')
+  await device.end()
+})
+
+test('a second cancel sends it again and says requested again', async () => {
+  const { device, id } = await delivered('twice')
+  await cancel(id)
+  expect(await cancel(id)).toEqual({ cancelled: 0, requested: 1, tooLate: 0 })
+  for (const _ of [1, 2]) expect((await device.nextCommand()).payload).toMatchObject({ type: 'cancel', id })
+  await device.end()
+})
+
+test('it is the first thing a client hears when it comes back, at every reconnect until it reports', async () => {
+  const { key, device, id } = await delivered('repeats', 'j1')
+  device.drop()
+  await untilOffline('repeats')
+  expect(await cancel(id)).toMatchObject({ requested: 1 })
+  const waiting = await command(server, 'repeats', { priority: 10 })
+  for (let round = 0; round < 2; round++) {
+    const again = await enter(server, 'repeats', key, { journalId: 'j1' })
+    const cancelled = await again.nextCommand()
+    expect(cancelled.payload).toMatchObject({ type: 'cancel', id, attempt: 1, journalId: 'j1' })
+    again.ack(cancelled.messageId)
+    expect((await again.nextCommand()).payload).toMatchObject({ type: 'command', id: waiting })
+    again.drop()
+    await untilOffline('repeats')
+  }
+  const last = await enter(server, 'repeats', key, { journalId: 'j1' })
+  await last.report(id, { status: 'cancelled', attempt: 1 })
+  await untilStatus(server, id, 'cancelled')
+  await last.end()
+})
+
+test('work that was never acknowledged is asked back, once per session, instead of being sent again', async () => {
+  const key = await register(server, 'unacked')
+  const device = await enter(server, 'unacked', key)
+  const id = await command(server, 'unacked', { action: 'repeatable' })
+  await device.nextCommand()
+  device.drop()
+  await untilOffline('unacked')
+  expect(await cancel(id)).toMatchObject({ requested: 1 })
+  const again = await enter(server, 'unacked', key)
+  // It is sent by the sweep at that time, many sweeps from now.
+  const marker = await command(server, 'unacked', { notBefore: new Date(Date.now() + 500).toISOString() })
+  expect((await again.nextCommand()).payload).toMatchObject({ type: 'cancel', id, attempt: 1 })
+  expect((await again.nextCommand()).payload).toMatchObject({ type: 'command', id: marker })
+  expect(again.received(commandsOf('unacked'))).toHaveLength(2)
+  await again.report(id, { status: 'cancelled', attempt: 1 })
+  await untilStatus(server, id, 'cancelled')
+  await again.end()
+})
+
+test('after a cancel request a failure is not tried again', async () => {
+  const device = await enter(server, 'no-retry', await register(server, 'no-retry'))
+  const id = await command(server, 'no-retry', { action: 'repeatable' })
+  device.ack((await device.nextCommand()).messageId)
+  await cancel(id)
+  await device.report(id, { status: 'failed', attempt: 1, error: { code: 'STOPPED', message: 'stopped' } })
+  expect(await untilStatus(server, id, 'failed')).toMatchObject({ attempt: 1 })
+  await device.end()
+})
+
+test('what is settled is too late to cancel', async () => {
+  const { device, id } = await delivered('too-late')
+  await device.report(id, { status: 'completed', attempt: 1 })
+  expect(await cancel(id)).toEqual({ cancelled: 0, requested: 0, tooLate: 1 })
+  expect(await statusOf(server, id)).toBe('completed')
+  const marker = await command(server, 'too-late')
+  expect((await device.nextCommand()).payload).toMatchObject({ type: 'command', id: marker })
+  await device.end()
+})
