@@ -7,7 +7,7 @@ import { connectDevices, DEVICES, spawnDevices, ZONES } from './demo/devices.ts'
 import { judge, readJournals } from './demo/judge.ts'
 import * as scenes from './demo/scenes.ts'
 import { type Say, startStory, until } from './demo/story.ts'
-import { EXIT, NotDoneError } from './failures.ts'
+import { EXIT, NotDoneError, reasonOf } from './failures.ts'
 import { addressOf, openRelay, throughRelay } from './relay.ts'
 import { settingsFromEnvironment } from './settings.ts'
 
@@ -52,7 +52,7 @@ export async function demo(options: DemoOptions): Promise<void> {
   } catch (error) {
     if (stopping) return
     await running.disposeAsync()
-    throw new NotDoneError(`demo: ${(error as Error).message}`)
+    throw error instanceof NotDoneError ? error : new NotDoneError(`demo: ${reasonOf(error)}`)
   }
 }
 

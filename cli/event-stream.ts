@@ -19,9 +19,9 @@ const RETRY_MAX_MS = 10_000
 export async function* readEventStream(
   target: ApiTarget,
   path: string,
-  options: { signal?: AbortSignal; onReconnect?(error: Error): void } = {},
+  options: { signal?: AbortSignal; onConnect?(): void; onReconnect?(error: Error): void } = {},
 ): AsyncGenerator<StreamEvent> {
-  const { signal, onReconnect } = options
+  const { signal, onConnect, onReconnect } = options
   let lastId = ''
   let connected = false
   let failures = 0
@@ -29,6 +29,7 @@ export async function* readEventStream(
     try {
       const headers = { accept: 'text/event-stream', ...(lastId ? { 'last-event-id': lastId } : {}) }
       const response = await fetchApi(target, path, { headers, signal })
+      if (!connected) onConnect?.()
       connected = true
       failures = 0
       for await (const event of parseEventStream(response.body ?? [])) {

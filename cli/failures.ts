@@ -30,10 +30,16 @@ export class UnreachableError extends Error {
   }
 }
 
+/** An error's own words, or those of what it gathers: connecting to a name with several addresses has no message. */
+export function reasonOf(error: unknown): string {
+  if (error instanceof AggregateError && !error.message) return error.errors.map(reasonOf).join('; ')
+  return error instanceof Error ? error.message.trim() : String(error)
+}
+
 /** Says on stderr what went wrong and returns the exit code for it. */
 export function reportFailure(error: unknown): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.done : EXIT.usage
-  const message = error instanceof Error ? error.message : String(error)
+  const message = reasonOf(error)
   if (message) console.error(`signalbox: ${message}`)
   if (error instanceof UsageError) return EXIT.usage
   if (error instanceof UnreachableError) return EXIT.unreachable

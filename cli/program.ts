@@ -1,7 +1,9 @@
 import { Command } from 'commander'
 import { addActions } from './actions.ts'
+import { addApiOptions } from './api-command.ts'
 import { addClients } from './clients.ts'
 import { addCommands } from './commands.ts'
+import { addCompletion } from './completion.ts'
 import { addSend } from './send.ts'
 import { addSimulate } from './simulate.ts'
 import { addWatch } from './watch.ts'
@@ -31,6 +33,7 @@ export function createProgram(): Command {
   addZones(program)
   addActions(program)
   addDeviceCommands(program)
+  addCompletion(program)
   return program
 }
 
@@ -41,6 +44,16 @@ function addServerCommands(program: Command): void {
     .command('serve')
     .description('run the server; settings come from the environment')
     .action(async () => (await import('./serve.ts')).serve())
+  program
+    .command('migrate')
+    .description('bring the schema of the database up to date, and end')
+    .option('--json', 'one JSON document on stdout and nothing else')
+    .action(async (options) => (await import('./migrate.ts')).migrate(options))
+  addApiOptions(
+    program
+      .command('doctor')
+      .description('whether a server can run here: settings, ports, database; 1 if something is broken'),
+  ).action(async (options) => (await import('./doctor.ts')).doctor(options))
   program
     .command('demo')
     .description(

@@ -39,6 +39,7 @@ async function watch(session: ApiSession, { types, zone, client }: WatchOptions,
       : path`/commands/${commandId}/stream`
   const events = readEventStream(session.target, where, {
     signal: stop.signal,
+    onConnect: () => say(commandId === undefined ? 'watching; Ctrl-C ends it' : `watching ${commandId}`),
     onReconnect: (error) => say(`connecting again: ${error.message}`),
   })
   for await (const event of events) {

@@ -42,7 +42,10 @@ test('a shaky fleet settles what it was told, in truth', async () => {
   onTestFinished(() => rmSync(directory, { recursive: true }))
   const shaky = '--failures 0.4 --disconnects 10/min --offline 0.05 --think-ms 100..900 --seed 7 --prefix shaky-'
   const fleet = simulate(`--clients 20 --zones S ${shaky} --journal-dir`, directory)
-  await until(async () => (await server.api.get('/clients?zone=S&presence=online')).body.items.length > 10, 'most online')
+  await until(
+    async () => (await server.api.get('/clients?zone=S&presence=online')).body.items.length > 10,
+    'most online',
+  )
   const sent = await cli.json('send --zone S --action anything')
   const settled = async () => {
     const { counts, total } = (await server.api.get(`/commands/${sent.id}`)).body

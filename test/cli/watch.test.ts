@@ -3,9 +3,10 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net'
 import { expect, onTestFinished, test } from 'vitest'
 import { parseEventStream } from '../../cli/event-stream.ts'
-import { ADMIN_TOKEN } from '../support/server.ts'
+import { ADMIN_TOKEN, startServer } from '../support/server.ts'
 import { until } from '../support/until.ts'
-import { start } from './support/run.ts'
+import { fleetOf } from './support/fleet.ts'
+import { cliFor, start } from './support/run.ts'
 
 interface Asked {
   url: string
@@ -95,4 +96,38 @@ test('a stream is parsed as the standard says, however its bytes are cut', async
       { id: '', type: 'message', data: '' },
     ])
   }
+})
+
+test('against the server: everything of a zone, and one command to its end', async () => {
+  const server = await startServer()
+  onTestFinished(() => server.stop())
+  const cli = cliFor(server)
+  const release = Promise.withResolvers<void>()
+  await using fleet = fleetOf(server, { hold: () => release.promise })
+  await Promise.all([fleet.add('v1', ['V']), fleet.add('o1', ['O'])])
+  const watching = start(['watch', '--zone', 'V', '--types', 'execution.running,execution.completed', '--json'], {
+    env: cli.env,
+  })
+  await until(() => watching.output.stderr.includes('watching'), 'the stream')
+  const { id } = await cli.json('send --broadcast --action hold')
+  const following = start(['watch', id], { env: cli.env })
+  await until(() => following.output.stdout.includes('execution.running'), 'the first events')
+  release.resolve()
+  const followed = await following.ended
+  expect(followed).toMatchObject({ code: 0, stderr: `watching ${id}\n` })
+  expect(followed.stdout).toMatch(/^executions +2: completed 2$/m)
+  await until(() => watching.output.stdout.includes('execution.completed'), 'the event of the zone')
+  watching.process.kill('SIGINT')
+  const { code, stdout } = await watching.ended
+  expect(code).toBe(0)
+  const events = stdout
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line))
+  expect(events).toMatchObject([
+    { type: 'execution.running', clientId: 'v1', commandId: id },
+    { type: 'execution.completed', clientId: 'v1', commandId: id },
+  ])
+  const unknown = await cli('watch 01980000-0000-7000-8000-000000000000')
+  expect(unknown).toMatchObject({ code: 3, stderr: expect.stringContaining('NOT_FOUND') })
 })
