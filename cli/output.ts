@@ -24,7 +24,7 @@ const CONTROL = /[\u0000-\u001f\u007f-\u009f]/g
 export const printable = (text: string): string =>
   text.replace(CONTROL, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`)
 
-export function cell(value: Value): string {
+function cell(value: Value): string {
   if (value === undefined || value === null || value === '') return '-'
   if (Array.isArray(value) && value.every((item) => typeof item === 'string')) return printable(value.join(', ')) || '-'
   return printable(typeof value === 'object' ? JSON.stringify(value) : String(value))

@@ -5,7 +5,7 @@ import { type Api, path, readList } from '../api-client.ts'
 import { until } from './story.ts'
 
 export const ZONES = ['A', 'B', 'C', 'D'] as const
-export type ZoneName = (typeof ZONES)[number]
+type ZoneName = (typeof ZONES)[number]
 
 export interface DemoDevice {
   clientId: string

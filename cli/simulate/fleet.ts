@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Agent } from '../../agent/agent.ts'
 import type { Handler } from '../../agent/handlers.ts'
 import { addressOf, openRelay, type Relay, throughRelay } from '../relay.ts'
-import { type Behaviour, createLuck, outages, thinkMs } from './behaviour.ts'
+import { type Behaviour, createLuck, type Outage, outages, thinkMs } from './behaviour.ts'
 import { type FleetOrders, type FleetReport, noCounts } from './fleet-protocol.ts'
 
 /** A process of `signalbox simulate`: many devices, each the agent that real devices run. */
@@ -31,7 +31,7 @@ async function begin(orders: FleetOrders): Promise<void> {
   }
 }
 
-/** Resolves when it is connected for the first time. */
+/** Resolves when it is connected for the first time, or away. */
 async function startDevice(orders: FleetOrders, device: FleetOrders['devices'][number]): Promise<void> {
   const { url, topicRoot, behaviour, journalDir } = orders
   const luck = createLuck(behaviour.seed, device.index)
@@ -65,17 +65,22 @@ async function startDevice(orders: FleetOrders, device: FleetOrders['devices'][n
     counts.refused++
   })
   agents.push(agent)
+  const away = new Promise<void>((resolve) => {
+    if (relay) void haveOutages(relay, outages(behaviour, network), resolve)
+  })
   await agent.start()
-  if (relay) void haveOutages(relay, behaviour, network)
-  await connected
+  await Promise.race([connected, away])
 }
 
-async function haveOutages(relay: Relay, behaviour: Behaviour, luck: () => number): Promise<void> {
+/** `onCut` is called before this returns if the device begins with an outage. */
+async function haveOutages(relay: Relay, all: Iterable<Outage>, onCut: () => void): Promise<void> {
   const { signal } = stop
-  for (const { afterMs, forMs } of outages(behaviour, luck)) {
-    await sleep(Math.min(afterMs, LONGEST_TIMER_MS), undefined, { signal }).catch(() => undefined)
+  for (const { afterMs, forMs } of all) {
+    const ms = Math.min(afterMs, LONGEST_TIMER_MS)
+    if (ms > 0) await sleep(ms, undefined, { signal }).catch(() => undefined)
     if (signal.aborted) return
     relay.cut()
+    onCut()
     await sleep(forMs, undefined, { signal }).catch(() => undefined)
     relay.restore()
   }
