@@ -4,7 +4,7 @@ import type { Event } from '../schemas/events.ts'
 import { path, withQuery } from './api-client.ts'
 import { type ApiSession, listOption, onApi } from './api-command.ts'
 import { readEventStream, type StreamEvent } from './event-stream.ts'
-import { NotDoneError, UsageError } from './failures.ts'
+import { EXIT, NotDoneError, UsageError } from './failures.ts'
 import { say } from './output.ts'
 import { commandText, countsText, eventText, isCompleted } from './show-command.ts'
 
@@ -47,7 +47,9 @@ async function watch(session: ApiSession, { types, zone, client }: WatchOptions,
     print(session, event)
   }
   // Only Ctrl-C gets here: the way to end a watch without a command.
-  if (commandId !== undefined) throw new NotDoneError('interrupted; the command goes on')
+  if (commandId === undefined) return
+  say('interrupted; the command goes on')
+  process.exitCode = EXIT.interrupted
 }
 
 function print({ out }: ApiSession, { data }: StreamEvent): void {

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { startServer, type TestServer } from '../support/server.ts'
 import { until } from '../support/until.ts'
 import { fleetOf } from './support/fleet.ts'
-import { type Cli, cliFor, run } from './support/run.ts'
+import { type Cli, cliFor, run, start } from './support/run.ts'
 
 let server: TestServer
 let cli: Cli
@@ -24,7 +24,7 @@ const file = (name: string, text: string): string => {
   return path
 }
 
-test('a client is created, shown, changed, disabled, given a new key and deleted', async () => {
+test.concurrent('a client is created, shown, changed, disabled, given a new key and deleted', async () => {
   const created = await cli.json('clients create c1 --zones C,D --max-in-flight 3 --metadata', '{"floor":2}')
   expect(created).toMatchObject({ client: { id: 'c1', zones: ['C', 'D'], maxInFlight: 3, metadata: { floor: 2 } } })
   expect((await cli('clients create c2 --name', 'Second printer')).stdout).toMatch(/key, shown only now: sbk_/)
@@ -52,7 +52,7 @@ test('a client is created, shown, changed, disabled, given a new key and deleted
   expect(await cli('clients show c1')).toMatchObject({ code: 3, stderr: expect.stringContaining('NOT_FOUND') })
 })
 
-test('clients are imported from CSV and JSON, row by row', async () => {
+test.concurrent('clients are imported from CSV and JSON, row by row', async () => {
   const csv = file(
     'fleet.csv',
     'id,name,zones,maxInFlight,metadata.floor\r\ni1,"One, ""the first""",I;J,2,3\r\ni2,,,,\ni1,again,,,\nno good,,,,\n',
@@ -86,7 +86,7 @@ test('clients are imported from CSV and JSON, row by row', async () => {
   expect(await cli('clients import nowhere.csv')).toMatchObject({ code: 2, stdout: '' })
 })
 
-test('zones have members', async () => {
+test.concurrent('zones have members', async () => {
   await cli.json('clients create z1')
   expect(await cli.json('zones add Z z1')).toMatchObject({ zones: ['Z'] })
   expect((await cli('zones list')).stdout).toMatch(/^Z +1 +0$/m)
@@ -94,7 +94,7 @@ test('zones have members', async () => {
   expect((await cli.json('zones list')).items).not.toContainEqual(expect.objectContaining({ zone: 'Z' }))
 })
 
-test('actions are put from flags or a file, shown, listed and deleted', async () => {
+test.concurrent('actions are put from flags or a file, shown, listed and deleted', async () => {
   const schema = '{"type":"object","required":["copies"]}'
   await cli.json('actions put stamp --delivery at_least_once --max-retries 1 --schema', schema)
   const shown = await cli.json('actions show stamp')
@@ -111,7 +111,7 @@ test('actions are put from flags or a file, shown, listed and deleted', async ()
   expect((await cli('actions show stamp')).code).toBe(3)
 })
 
-test('a zone command is previewed, sent, waited for, and looked at from every side', async () => {
+test.concurrent('a zone command is previewed, sent, waited for, and looked at from every side', async () => {
   await using fleet = fleetOf(server, { lock: () => ({ locked: true }) })
   await Promise.all(['w1', 'w2', 'w3'].map((id) => fleet.add(id, ['W'])))
   const preview = await cli.json('send --zone W --action lock --preview')
@@ -132,14 +132,16 @@ test('a zone command is previewed, sent, waited for, and looked at from every si
   expect((await cli(`commands timeline ${command.id}`)).stdout).toMatch(/^\S+ +command\.created /)
   expect((await cli(`commands explain ${command.id}`)).stdout).toBe('nothing is unfinished\n')
   expect((await cli.json('commands list --zone W --action lock')).items).toMatchObject([{ id: command.id }])
-  expect((await cli('commands list --limit 1')).stdout).toMatch(new RegExp(`\n${command.id} .*zone W +completed`))
+  expect((await cli('commands list --zone W --limit 1')).stdout).toMatch(
+    new RegExp(`\n${command.id} .*zone W +completed`),
+  )
   // The same hash does not fit other targets.
   await cli.json('zones remove W w3')
   const changed = await cli(`send --zone W --action lock --expect ${preview.hash}`)
   expect(changed).toMatchObject({ code: 3, stdout: '', stderr: expect.stringContaining('removed: w3') })
 })
 
-test('what did not complete is exit code 1, and can be explained, changed, cancelled and retried', async () => {
+test.concurrent('what did not complete is exit code 1, and can be explained, changed, cancelled and retried', async () => {
   await cli.json('clients create off1')
   const waited = await cli('send --client off1 --action print --payload {"copies":1} --wait 0.1 --json')
   expect(waited).toMatchObject({ code: 1, stderr: expect.stringContaining('not settled within 0.1 s: pending 1') })
@@ -161,7 +163,7 @@ test('what did not complete is exit code 1, and can be explained, changed, cance
   expect(failed.stdout).toMatch(/^error +\S+: bang$/m)
 })
 
-test('an unknown outcome is resolved by the word of whoever looked', async () => {
+test.concurrent('an unknown outcome is resolved by the word of whoever looked', async () => {
   const release = Promise.withResolvers<void>()
   {
     await using fleet = fleetOf(server, {
@@ -181,7 +183,7 @@ test('an unknown outcome is resolved by the word of whoever looked', async () =>
   }
 })
 
-test('a repeated Idempotency-Key is one command; a payload can come from standard input', async () => {
+test.concurrent('a repeated Idempotency-Key is one command; a payload can come from standard input', async () => {
   await cli.json('clients create k1')
   const first = await cli.json('send --client k1 --action print --idempotency-key once-only')
   expect(await cli.json('send --client k1 --action print --idempotency-key once-only')).toMatchObject({ id: first.id })
@@ -194,7 +196,7 @@ test('a repeated Idempotency-Key is one command; a payload can come from standar
   expect(JSON.parse(piped.stdout)).toMatchObject({ payload: { copies: 2 } })
 })
 
-test('each way to go wrong has its exit code, and nothing of it is on stdout', async () => {
+test.concurrent('each way to go wrong has its exit code, and nothing of it is on stdout', async () => {
   const wrong = [
     'send --client a --zone b --action x',
     'send --action x',
@@ -217,9 +219,23 @@ test('each way to go wrong has its exit code, and nothing of it is on stdout', a
   expect(gone.stderr).not.toContain('--idempotency-key')
 })
 
-test('help and the list of commands are data, with the exit codes', async () => {
+test.concurrent('help and the list of commands are data, with the exit codes', async () => {
   const { code, stdout } = await run(['--help'])
   expect(code).toBe(0)
   expect(stdout).toMatch(/Exit codes:\n +0 +done\n/)
   expect(await run([])).toMatchObject({ code: 2, stdout: '' })
+})
+
+test.concurrent('Ctrl-C ends the waiting with 130, not the command', async () => {
+  await cli.json('clients create n1')
+  const sending = start(['send', '--client', 'n1', '--action', 'print', '--wait'], { env: cli.env })
+  await until(() => sending.output.stderr.includes('waiting'), 'it waits')
+  const [, id] = /^sent (\S+)/.exec(sending.output.stderr) ?? []
+  const watching = start(['watch', id as string], { env: cli.env })
+  await until(() => watching.output.stdout.includes('command.created'), 'it watches')
+  for (const { process, ended } of [sending, watching]) {
+    process.kill('SIGINT')
+    expect(await ended).toMatchObject({ code: 130, stderr: expect.stringContaining('the command goes on') })
+  }
+  expect(await cli.json(`commands show ${id}`)).toMatchObject({ status: 'pending' })
 })
