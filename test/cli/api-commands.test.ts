@@ -1,11 +1,14 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { startServer, type TestServer } from '../support/server.ts'
 import { until } from '../support/until.ts'
 import { fleetOf } from './support/fleet.ts'
 import { type Cli, cliFor, run, start } from './support/run.ts'
+
+// Each test starts processes; on a busy machine that takes its time.
+vi.setConfig({ testTimeout: 90_000 })
 
 let server: TestServer
 let cli: Cli

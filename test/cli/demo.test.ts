@@ -37,7 +37,7 @@ test('the demo proves every execution from the devices own records, through a ca
   const files = readdirSync(join(DATA_DIR, 'demo', kept))
   expect(files).toContain('c1.sqlite')
   expect(files).not.toContain('postgres')
-}, 60_000)
+}, 90_000)
 
 test('an interrupted demo takes its server and its devices along', async () => {
   const DATA_DIR = directory()
@@ -47,4 +47,4 @@ test('an interrupted demo takes its server and its devices along', async () => {
   demo.process.kill('SIGINT')
   expect(await demo.ended).toMatchObject({ code: 130 })
   await expect(fetch(`${url}/health/live`)).rejects.toThrow()
-}, 60_000)
+}, 90_000)

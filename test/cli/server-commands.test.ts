@@ -4,11 +4,14 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { createTestDatabase } from '../support/database.ts'
 import { ADMIN_TOKEN, startServer, type TestServer } from '../support/server.ts'
 import { until } from '../support/until.ts'
 import { cliFor, run, start } from './support/run.ts'
+
+// Each test starts processes; on a busy machine that takes its time.
+vi.setConfig({ testTimeout: 90_000 })
 
 const ANY_PORTS = { HTTP_PORT: '0', MQTT_PORT: '0', MQTT_WS_PORT: '0' }
 const directory = mkdtempSync(join(tmpdir(), 'signalbox-cli-server-'))

@@ -1,12 +1,15 @@
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { expect, onTestFinished, test } from 'vitest'
+import { expect, onTestFinished, test, vi } from 'vitest'
 import { parseEventStream } from '../../cli/event-stream.ts'
 import { ADMIN_TOKEN, startServer } from '../support/server.ts'
 import { until } from '../support/until.ts'
 import { fleetOf } from './support/fleet.ts'
 import { cliFor, start } from './support/run.ts'
+
+// Each test starts processes; on a busy machine that takes its time.
+vi.setConfig({ testTimeout: 90_000 })
 
 interface Asked {
   url: string
