@@ -9,6 +9,7 @@ import { type Cli, cliFor, start } from './support/run.ts'
 
 // Each test starts processes; on a busy machine that takes its time.
 vi.setConfig({ testTimeout: 90_000 })
+const PATIENCE_MS = 60_000
 
 let server: TestServer
 let cli: Cli
@@ -29,11 +30,11 @@ const subscribed = async (zone: string, clients: number): Promise<boolean> => {
 test('fifty simulated devices take a broadcast, all complete it, and Ctrl-C ends with a summary', async () => {
   const steady = '--failures 0 --disconnects 0 --offline 0 --think-ms 5..50'
   const fleet = simulate(`--clients 50 --zones A,B ${steady}`)
-  await until(async () => (await subscribed('A', 25)) && (await subscribed('B', 25)), '50 online')
+  await until(async () => (await subscribed('A', 25)) && (await subscribed('B', 25)), '50 online', PATIENCE_MS)
   const sent = await cli('send --broadcast --action anything --payload {"n":1} --wait 30 --json')
   expect(sent).toMatchObject({ code: 0 })
   expect(JSON.parse(sent.stdout)).toMatchObject({ status: 'completed', counts: { completed: 50 } })
-  await until(() => /connected 50\/50 .*completed 50/.test(fleet.output.stderr), 'the counts of a second')
+  await until(() => /connected 50\/50 .*completed 50/.test(fleet.output.stderr), 'the counts of a second', PATIENCE_MS)
   fleet.process.kill('SIGINT')
   const { code, stdout, stderr } = await fleet.ended
   expect({ code, stderr }).toMatchObject({ code: 0 })
@@ -54,7 +55,7 @@ test('a shaky fleet settles what it was told, in truth', async () => {
     const { counts, total } = (await server.api.get(`/commands/${sent.id}`)).body
     return (counts.completed ?? 0) + (counts.failed ?? 0) === total
   }
-  await until(settled, 'every execution settled', 60_000)
+  await until(settled, 'every execution settled', PATIENCE_MS)
   fleet.process.kill('SIGINT')
   const summary = JSON.parse((await fleet.ended).stdout)
   const { counts } = (await server.api.get(`/commands/${sent.id}`)).body
@@ -63,7 +64,7 @@ test('a shaky fleet settles what it was told, in truth', async () => {
   expect(readdirSync(directory).filter((name) => name.endsWith('.sqlite'))).toHaveLength(20)
   // The same fleet again, for a moment: it is known, and gets new keys.
   const again = simulate('--clients 20 --zones S --prefix shaky- --offline 0 --disconnects 0 --journal-dir', directory)
-  await until(() => again.output.stderr.includes('connected 20/20'), 'all connected')
+  await until(() => again.output.stderr.includes('connected 20/20'), 'all connected', PATIENCE_MS)
   again.process.kill('SIGINT')
   const { code, stdout } = await again.ended
   expect(code).toBe(0)
