@@ -1,7 +1,7 @@
 import { sql } from 'kysely'
 import type { Target } from '../schemas/commands.ts'
 import type { EventType } from '../schemas/events.ts'
-import type { Execution, Status } from '../schemas/executions.ts'
+import type { Delivery, Execution, ExecutionError, Progress, Status } from '../schemas/executions.ts'
 import type { Json } from '../schemas/json.ts'
 import type { Page, Paging } from '../schemas/paging.ts'
 import type { Db } from './connect.ts'
@@ -13,13 +13,13 @@ export interface ExecutionKey {
 }
 
 /** What the rules of an execution work on, and the version that a change must find again. Times in ms on PostgreSQL's clock. */
-export interface StoredExecution<State> extends ExecutionKey {
+export interface StoredExecution extends ExecutionKey {
   version: number
-  state: State
+  state: ExecutionState
 }
 
 /** The parts of a command that its message carries. */
-export interface Claimable<State> extends StoredExecution<State> {
+export interface Claimable extends StoredExecution {
   epoch: number
   action: string
   payload: Json | undefined
@@ -28,25 +28,38 @@ export interface Claimable<State> extends StoredExecution<State> {
   createdAt: string
 }
 
-export interface ExecutionColumns {
+/** A claim that may have reached the client: of which attempt, and the journal that the session had published, if any. */
+export interface Handover {
+  attempt: number
+  journalId: string | null
+}
+
+/** What the rules of an execution (control/executions/lifecycle.ts) work on. */
+export interface ExecutionState {
   status: Status
   attempt: number
-  delivery: 'at_least_once' | 'at_most_once'
+  delivery: Delivery
   maxRetries: number
   startTimeoutSeconds: number
   timeoutSeconds: number
+  /** Session that holds the latest claim of this attempt; null while unclaimed. */
   epoch: number | null
-  handovers: { attempt: number; journalId: string | null }[]
+  /** All hand-overs in order. The first of an attempt is its first claim; further ones are redeliveries. */
+  handovers: Handover[]
+  /** Earlier attempts that ended without their report: they may have run (rule 8, "in doubt"). */
   silentAttempts: number[]
+  /** An older attempt's `completed`, kept until the newest would settle otherwise (rule 2). */
   completedBefore: { attempt: number; result: Json | null } | null
   cancelRequestedAt: number | null
   cancelReason: string | null
+  /** All times in milliseconds since the epoch, on the database's clock. */
   notBefore: number | null
   expiresAt: number
+  /** When the start timeout (queued, delivered) or the timeout (running) strikes. */
   deadline: number | null
-  progress: { done?: number; total?: number; message?: string } | null
+  progress: Progress | null
   result: Json | null
-  error: { code: string; message: string } | null
+  error: ExecutionError | null
   queuedAt: number | null
   deliveredAt: number | null
   startedAt: number | null
@@ -55,7 +68,7 @@ export interface ExecutionColumns {
 
 export interface ExecutionChange extends ExecutionKey {
   version: number
-  state: ExecutionColumns
+  state: ExecutionState
   /** The client's current session epoch that this change needs (rule 10), or null. */
   guardEpoch: number | null
   events: { type: EventType; attempt: number; data: Record<string, Json> }[]
@@ -80,9 +93,9 @@ type StateRow = {
   not_before: Date | null
   expires_at: Date
   deadline: Date | null
-  progress: ExecutionColumns['progress']
+  progress: ExecutionState['progress']
   result: Json | null
-  error: ExecutionColumns['error']
+  error: ExecutionState['error']
   queued_at: Date | null
   delivered_at: Date | null
   started_at: Date | null
@@ -107,7 +120,7 @@ function loaded<Row extends { now: Date }, T>(found: Row[], map: (row: Row) => T
 }
 
 /** The named executions; those that do not exist are missing in the answer. */
-export async function loadExecutions(db: Db, keys: ExecutionKey[]): Promise<Loaded<StoredExecution<ExecutionColumns>>> {
+export async function loadExecutions(db: Db, keys: ExecutionKey[]): Promise<Loaded<StoredExecution>> {
   const found = await sql<StateRow>`
     select ${STATE}
     from ${rows(keys.map((key) => ({ command_id: key.commandId, client_id: key.clientId })))} as k(command_id uuid, client_id text)
@@ -117,10 +130,7 @@ export async function loadExecutions(db: Db, keys: ExecutionKey[]): Promise<Load
 }
 
 /** Everything that is handed over and not over, or that nobody can tell the outcome of, of these clients. */
-export async function loadOpenExecutions(
-  db: Db,
-  clientIds: string[],
-): Promise<Loaded<StoredExecution<ExecutionColumns>>> {
+export async function loadOpenExecutions(db: Db, clientIds: string[]): Promise<Loaded<StoredExecution>> {
   const found = await sql<StateRow>`
     select ${STATE}
     from executions e join commands c on c.id = e.command_id
@@ -136,7 +146,7 @@ export async function loadOpenExecutions(
 export async function loadClaimable(
   db: Db,
   sessions: { clientId: string; epoch: number; uncertain: boolean }[],
-): Promise<Loaded<Claimable<ExecutionColumns>>> {
+): Promise<Loaded<Claimable>> {
   const found = await sql<
     StateRow & {
       session: number
@@ -186,7 +196,7 @@ export async function loadClaimable(
 export async function loadMessages(
   db: Db,
   commandIds: string[],
-): Promise<Map<string, Pick<Claimable<unknown>, 'action' | 'payload' | 'priority' | 'target' | 'createdAt'>>> {
+): Promise<Map<string, Pick<Claimable, 'action' | 'payload' | 'priority' | 'target' | 'createdAt'>>> {
   const found = await db
     .selectFrom('commands')
     .select(['id', 'action', 'payload', 'priority', 'target', 'created_at'])
@@ -461,7 +471,7 @@ export async function loadUnsettledFacts(db: Db, commandId: string, limit: numbe
   }))
 }
 
-function toStored(row: StateRow): StoredExecution<ExecutionColumns> {
+function toStored(row: StateRow): StoredExecution {
   return {
     commandId: row.command_id,
     clientId: row.client_id,

@@ -1,13 +1,13 @@
 import type { Logger } from 'pino'
 import type { Db } from '../../db/connect.ts'
-import { type ExecutionKey, loadMessages } from '../../db/executions.ts'
+import { type ExecutionKey, type ExecutionState, loadMessages } from '../../db/executions.ts'
 import type { Target } from '../../schemas/commands.ts'
 import type { CancelMessage, CommandMessage } from '../../schemas/messages.ts'
 import type { Session } from '../sessions/sessions.ts'
 import type { Transport } from '../transport.ts'
 import { carries, type Group, listens } from './group.ts'
 import type { Applied, Claimed, Ledger } from './ledger.ts'
-import { type ExecutionState, lastHandedOver } from './lifecycle.ts'
+import { lastHandedOver } from './lifecycle.ts'
 
 /** Hands the ledger's work to the sessions of this node. */
 export interface Dispatch {

@@ -3,6 +3,7 @@ import type { Db } from '../../db/connect.ts'
 import {
   type Claimable,
   type ExecutionKey,
+  type ExecutionState,
   type Loaded,
   loadClaimable,
   loadExecutions,
@@ -11,7 +12,7 @@ import {
   storeExecutions,
 } from '../../db/executions.ts'
 import { type Batcher, createBatcher } from '../batcher.ts'
-import { type Context, type Effect, type EventDraft, type ExecutionState, type Input, transition } from './lifecycle.ts'
+import { type Context, type Effect, type EventDraft, type Input, transition } from './lifecycle.ts'
 
 /** What one input did to one execution. */
 export interface Applied {
@@ -31,7 +32,7 @@ interface ClaimingSession {
   wasForwarded(commandId: string, attempt: number): boolean
 }
 
-export interface Claimed extends Claimable<ExecutionState> {
+export interface Claimed extends Claimable {
   /** PostgreSQL's clock at the claim, ms. */
   now: number
 }
@@ -58,7 +59,7 @@ type Job =
 type Outcome = { applied?: Applied | undefined; open?: (ExecutionKey & Applied)[]; claimed?: Claimed[] }
 
 /** An execution in hand: what was read, and what the inputs of this round have made of it so far. */
-interface Working extends StoredExecution<ExecutionState> {
+interface Working extends StoredExecution {
   before: ExecutionState
   events: EventDraft[]
   guardEpoch: number | null
@@ -162,7 +163,7 @@ interface Read {
   now: number
   working: Map<string, Working>
   openOf: Map<string, Working[]>
-  claimableOf: Map<string, { work: Working; item: Claimable<ExecutionState> }[]>
+  claimableOf: Map<string, { work: Working; item: Claimable }[]>
 }
 
 /** Reads everything the jobs of a round are about; a row that several of them touch is in hand once. */
@@ -184,7 +185,7 @@ async function load(db: Db, jobs: Job[], uncertain: Set<number>): Promise<Read> 
       : nothing,
   ])
   const working = new Map<string, Working>()
-  const inHand = (item: StoredExecution<ExecutionState>): Working => {
+  const inHand = (item: StoredExecution): Working => {
     const key = keyOf(item)
     const known = working.get(key)
     if (known) return known

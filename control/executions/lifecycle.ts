@@ -1,3 +1,4 @@
+import type { ExecutionState, Handover } from '../../db/executions.ts'
 import type { EventType } from '../../schemas/events.ts'
 import {
   type Delivery,
@@ -15,43 +16,6 @@ import type { Report } from '../../schemas/messages.ts'
  * The rules of one execution (contract, section 2) as one pure function. Every change of an execution, whoever asks for it,
  * is `transition(state, input)`; the ledger loads the state, applies it, and stores the result if nobody was faster.
  */
-
-/** A claim that may have reached the client: of which attempt, and the journal that the session had published, if any. */
-export interface Handover {
-  attempt: number
-  journalId: string | null
-}
-
-export interface ExecutionState {
-  status: Status
-  attempt: number
-  delivery: Delivery
-  maxRetries: number
-  startTimeoutSeconds: number
-  timeoutSeconds: number
-  /** Session that holds the latest claim of this attempt; null while unclaimed. */
-  epoch: number | null
-  /** All hand-overs in order. The first of an attempt is its first claim; further ones are redeliveries. */
-  handovers: Handover[]
-  /** Earlier attempts that ended without their report: they may have run (rule 8, "in doubt"). */
-  silentAttempts: number[]
-  /** An older attempt's `completed`, kept until the newest would settle otherwise (rule 2). */
-  completedBefore: { attempt: number; result: Json | null } | null
-  cancelRequestedAt: number | null
-  cancelReason: string | null
-  /** All times in milliseconds since the epoch, on the database's clock. */
-  notBefore: number | null
-  expiresAt: number
-  /** When the start timeout (queued, delivered) or the timeout (running) strikes. */
-  deadline: number | null
-  progress: Progress | null
-  result: Json | null
-  error: ExecutionError | null
-  queuedAt: number | null
-  deliveredAt: number | null
-  startedAt: number | null
-  completedAt: number | null
-}
 
 export type Input =
   /** The node that owns the client's session takes a pending row to hand it over. */
@@ -326,23 +290,11 @@ function retry(state: ExecutionState, ttlSeconds: number, context: Context): Tra
   if (!(RETRYABLE as Status[]).includes(state.status)) return still(state)
   const silent = firstJournal(state, state.attempt) !== undefined && endedSilently(state)
   const next: ExecutionState = {
-    ...state,
-    status: 'pending',
-    attempt: state.attempt + 1,
-    epoch: null,
-    silentAttempts: silent ? [...state.silentAttempts, state.attempt] : state.silentAttempts,
+    ...unclaimedAttempt(state, silent),
     cancelRequestedAt: null,
     cancelReason: null,
     notBefore: null,
     expiresAt: context.now + ttlSeconds * 1000,
-    deadline: null,
-    progress: null,
-    result: null,
-    error: null,
-    queuedAt: null,
-    deliveredAt: null,
-    startedAt: null,
-    completedAt: null,
   }
   return { state: next, events: [event(next, 'execution.retried', { after: state.status })] }
 }
@@ -475,20 +427,30 @@ function nextAttempt(state: ExecutionState, silent: boolean, error: ExecutionErr
   const wait = Math.min(context.backoff.baseSeconds * 2 ** (state.attempt - 1), context.backoff.maxSeconds)
   const notBefore = context.now + Math.round(context.random() * wait * 1000)
   const next: ExecutionState = {
+    ...unclaimedAttempt(state, silent),
+    notBefore: notBefore > context.now ? notBefore : null,
+  }
+  const tried = event(next, 'execution.next_attempt', { error, notBefore: new Date(notBefore).toISOString() })
+  return after(tried, completeBefore(next, context) ?? still(next))
+}
+
+/** The next attempt, with nothing of the last one but what was handed over. `silent`: the last one ended without its report. */
+function unclaimedAttempt(state: ExecutionState, silent: boolean): ExecutionState {
+  return {
     ...state,
     status: 'pending',
     attempt: state.attempt + 1,
     epoch: null,
     silentAttempts: silent ? [...state.silentAttempts, state.attempt] : state.silentAttempts,
-    notBefore: notBefore > context.now ? notBefore : null,
     deadline: null,
     progress: null,
+    result: null,
+    error: null,
     queuedAt: null,
     deliveredAt: null,
     startedAt: null,
+    completedAt: null,
   }
-  const tried = event(next, 'execution.next_attempt', { error, notBefore: new Date(notBefore).toISOString() })
-  return after(tried, completeBefore(next, context) ?? still(next))
 }
 
 /** The older attempt's `completed` settles the execution. */

@@ -2,13 +2,13 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import {
   type Context,
-  type ExecutionState,
   type Input,
   inDoubt,
   newExecution,
   rank,
   transition,
 } from '../../control/executions/lifecycle.ts'
+import type { ExecutionState } from '../../db/executions.ts'
 import { isSettled, isTerminal } from '../../schemas/executions.ts'
 import { ReportStatus } from '../../schemas/messages.ts'
 

@@ -1,11 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import {
-  type Context,
-  type ExecutionState,
-  type Input,
-  newExecution,
-  transition,
-} from '../../control/executions/lifecycle.ts'
+import { type Context, type Input, newExecution, transition } from '../../control/executions/lifecycle.ts'
+import type { ExecutionState } from '../../db/executions.ts'
 import type { Report } from '../../schemas/messages.ts'
 
 const context: Context = { now: 1000, backoff: { baseSeconds: 0, maxSeconds: 0 }, random: () => 0 }
