@@ -1,3 +1,5 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { sql } from 'kysely'
 import { type Logger, pino } from 'pino'
@@ -5,7 +7,7 @@ import { type Api, createApi } from './api/server.ts'
 import { type Broker, createBroker } from './broker/broker.ts'
 import { bootstrapAdministrator } from './control/access/bootstrap-administrator.ts'
 import { type Control, createControl, type Passed } from './control/control.ts'
-import { connectDatabase } from './db/connect.ts'
+import { type ConnectOptions, connectDatabase, type Db } from './db/connect.ts'
 import { startEmbeddedPostgres } from './db/embedded-postgres.ts'
 import { migrate } from './db/migrate.ts'
 import type { Settings } from './schemas/settings.ts'
@@ -42,14 +44,7 @@ export function createApp(settings: Settings, overrides: Overrides = {}): App {
 
   async function start(): Promise<Addresses> {
     try {
-      const connection = await database()
-      const db = connectDatabase({
-        connection: connection.target,
-        poolSize: settings.DATABASE_POOL,
-        timeoutSeconds: settings.DATABASE_TIMEOUT_SECONDS,
-        onIdleError: (error) => log.warn({ reason: error.message }, 'database connection lost'),
-      })
-      started.defer(() => db.destroy())
+      const { db, shown } = await openDatabase(settings, log, started)
       const applied = await migrate(db)
       if (applied.length > 0) log.info({ migrations: applied }, 'schema is up to date')
       const newAdminToken = await bootstrapAdministrator(db, settings.ADMIN_TOKEN)
@@ -70,7 +65,7 @@ export function createApp(settings: Settings, overrides: Overrides = {}): App {
         http: `http://${host(settings.HTTP_HOST)}:${httpPort}`,
         mqtt: `mqtt://${host(settings.MQTT_HOST)}:${mqttPort}`,
         mqttWebSocket: `ws://${host(settings.MQTT_HOST)}:${wsPort}/mqtt`,
-        database: connection.shown,
+        database: shown,
         newAdminToken,
       }
     } catch (error) {
@@ -79,15 +74,53 @@ export function createApp(settings: Settings, overrides: Overrides = {}): App {
     }
   }
 
-  async function database() {
-    if (settings.DATABASE_URL !== undefined)
-      return { target: settings.DATABASE_URL, shown: withoutPassword(settings.DATABASE_URL) }
-    const postgres = await startEmbeddedPostgres({ dataDir: join(resolve(settings.DATA_DIR), 'postgres'), log })
-    started.defer(() => postgres.stop())
-    return { target: postgres.connection, shown: postgres.url }
-  }
-
   return { start, stop: () => started.disposeAsync() }
+}
+
+/** Brings the schema up to date and ends; answers the migrations that were missing. */
+export async function migrateOnly(settings: Settings): Promise<string[]> {
+  await using opened = new AsyncDisposableStack()
+  const { db } = await openDatabase(settings, quietLog(), opened)
+  return await migrate(db)
+}
+
+/**
+ * Whether there is a database to work with: asks the one of DATABASE_URL for its version, or starts an embedded one in a
+ * folder of its own, so that the one of a running server is left alone. Throws with the reason if there is none.
+ */
+export async function tryDatabase(settings: Settings): Promise<{ version: number; shown: string }> {
+  await using opened = new AsyncDisposableStack()
+  const folder = await mkdtemp(join(tmpdir(), 'signalbox-doctor-'))
+  opened.defer(() => rm(folder, { recursive: true, force: true }))
+  const { db, shown } = await openDatabase({ ...settings, DATA_DIR: folder }, quietLog(), opened)
+  const { rows } = await sql<{ version: number }>`select current_setting('server_version_num')::int as version`.execute(
+    db,
+  )
+  return { version: Math.floor((rows[0]?.version ?? 0) / 10_000), shown: settings.DATABASE_URL ? shown : 'embedded' }
+}
+
+const quietLog = (): Logger => pino({ level: 'error' }, pino.destination(2))
+
+async function openDatabase(
+  settings: Settings,
+  log: Logger,
+  started: AsyncDisposableStack,
+): Promise<{ db: Db; shown: string }> {
+  const { DATABASE_URL, DATA_DIR } = settings
+  const connect = (connection: ConnectOptions['connection']): Db => {
+    const db = connectDatabase({
+      connection,
+      poolSize: settings.DATABASE_POOL,
+      timeoutSeconds: settings.DATABASE_TIMEOUT_SECONDS,
+      onIdleError: (error) => log.warn({ reason: error.message }, 'database connection lost'),
+    })
+    started.defer(() => db.destroy())
+    return db
+  }
+  if (DATABASE_URL !== undefined) return { db: connect(DATABASE_URL), shown: withoutPassword(DATABASE_URL) }
+  const postgres = await startEmbeddedPostgres({ dataDir: join(resolve(DATA_DIR), 'postgres'), log })
+  started.defer(() => postgres.stop())
+  return { db: connect(postgres.connection), shown: postgres.url }
 }
 
 const host = (address: string): string => (address.includes(':') ? `[${address}]` : address)

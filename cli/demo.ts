@@ -1,147 +1,116 @@
-import { type ChildProcess, spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { mkdirSync, readFileSync, rmSync } from 'node:fs'
+import { mkdirSync, rmSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { DatabaseSync } from 'node:sqlite'
-import { setTimeout as wait } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import { createApp } from '../app.ts'
-import type { Command } from '../schemas/commands.ts'
-import type { Event } from '../schemas/events.ts'
-import { type Api, connectApi } from './api-client.ts'
+import { parseSettings } from '../schemas/settings.ts'
+import { connectApi } from './api-client.ts'
+import { connectDevices, DEVICES, spawnDevices, ZONES } from './demo/devices.ts'
+import { judge, readJournals } from './demo/judge.ts'
+import * as scenes from './demo/scenes.ts'
+import { type Say, startStory, until } from './demo/story.ts'
+import { EXIT, NotDoneError, reasonOf } from './failures.ts'
+import { addressOf, openRelay, throughRelay } from './relay.ts'
 import { settingsFromEnvironment } from './settings.ts'
 
-const CLIENT_ID = 'printer-1'
-const COPIES = 3
-const LIMIT_SECONDS = 20
+export interface DemoOptions {
+  keep?: true
+  reset?: true
+}
+
+/** The zone whose network fails: its devices reach the broker through a relay. */
+const CUT_ZONE = 'C'
 
 /**
- * The main job, end to end, on free ports and a database of its own in DATA_DIR/demo. Exit code 0 only if the ledger and the
- * device's journal tell the same story; 1 otherwise.
+ * The main job, end to end: a server, eight devices in processes of their own, commands to one, to a zone and to all, one
+ * cancelled, one through a network failure; then every execution is judged by the devices' own records.
+ * Each run has a directory of its own below DATA_DIR/demo. Exit code 0 only if every execution is accounted for.
  */
-export async function demo(): Promise<void> {
-  const { DATA_DIR } = settingsFromEnvironment()
-  const directory = join(resolve(DATA_DIR), 'demo')
-  rmSync(directory, { recursive: true, force: true })
+export async function demo(options: DemoOptions): Promise<void> {
+  const base = join(resolve(settingsFromEnvironment().DATA_DIR), 'demo')
+  if (options.reset) rmSync(base, { recursive: true, force: true })
+  const directory = join(base, `${new Date().toISOString().replaceAll(/[:.]/g, '-')}-${process.pid}`)
   mkdirSync(directory, { recursive: true })
-  const app = createApp(
-    settingsFromEnvironment({
-      DATABASE_URL: undefined,
-      ADMIN_TOKEN: undefined,
-      DATA_DIR: directory,
-      HTTP_PORT: 0,
-      MQTT_PORT: 0,
-      MQTT_WS_PORT: 0,
-      LOG_LEVEL: 'warn',
-    }),
-  )
-  const start = performance.now()
-  const say = (line: string): void =>
-    console.log(`${((performance.now() - start) / 1000).toFixed(3).padStart(7)} s  ${line}`)
-  let device: ChildProcess | undefined
-  try {
-    const addresses = await app.start()
-    say(`server: ${addresses.http}/api, ${addresses.mqtt}, PostgreSQL inside`)
-    const api = connectApi(addresses.http, addresses.newAdminToken as string)
-    const { clientKey } = await api<{ clientKey: string }>('POST', '/clients', { id: CLIENT_ID, zones: ['A'] })
-    device = startDevice(addresses.mqtt, directory, clientKey)
-    say(`device: ${CLIENT_ID}, process ${device.pid}, its key shown once and stored as a hash`)
-    await isOnline(api)
-    say(`device: ${CLIENT_ID} is online`)
-    const sent = await api<Command>('POST', '/commands', {
-      clientId: CLIENT_ID,
-      action: 'print',
-      payload: { document: 'labels.pdf', copies: COPIES },
-    })
-    say(`POST /api/commands: 201, command ${sent.id}`)
-    const command = await follow(api, sent.id, say)
-    device.kill('SIGTERM')
-    await once(device, 'exit')
-    const faults = compare(command, directory)
-    if (faults.length === 0) say(`ledger and journal agree: ${command.status}, ${COPIES} pages, each printed once`)
-    for (const fault of faults) say(`NOT TRUE: ${fault}`)
-    process.exitCode = faults.length === 0 ? 0 : 1
-  } catch (error) {
-    console.error(`signalbox demo: ${(error as Error).message}`)
-    process.exitCode = 1
-  } finally {
-    device?.kill('SIGKILL')
-    await app.stop()
-  }
-}
 
-function startDevice(url: string, directory: string, clientKey: string): ChildProcess {
-  const program = fileURLToPath(new URL('./demo-device.ts', import.meta.url))
-  const device = spawn(process.execPath, [program, url, CLIENT_ID, directory], {
-    stdio: ['pipe', 'inherit', 'inherit'],
+  const running = new AsyncDisposableStack()
+  const interrupted = Promise.withResolvers<void>()
+  let stopping = false
+  process.once('SIGINT', () => {
+    stopping = true
+    interrupted.resolve()
+    if (!options.keep) void running.disposeAsync().finally(() => process.exit(EXIT.interrupted))
   })
-  device.stdin?.end(clientKey)
-  return device
-}
-
-async function isOnline(api: Api): Promise<void> {
-  await until(
-    async () => (await api<{ presence: string }>('GET', `/clients/${CLIENT_ID}`)).presence === 'online',
-    'the device did not come online',
-  )
-}
-
-/** Prints the command's life as it happens, until it is settled. */
-async function follow(api: Api, id: string, say: (line: string) => void): Promise<Command> {
-  let cursor = ''
-  let command: Command | undefined
-  await until(async () => {
-    command = await api<Command>('GET', `/commands/${id}`)
-    const { items } = await api<{ items: Event[] }>(
-      'GET',
-      `/commands/${id}/timeline?limit=200${cursor && `&cursor=${cursor}`}`,
-    )
-    for (const event of items) say(`  ${event.type.padEnd(24)} ${describe(event)}`)
-    const last = items.at(-1)
-    if (last) cursor = Buffer.from(last.id).toString('base64url')
-    return command.completedAt !== undefined && items.length === 0
-  }, 'the command was not settled')
-  return command as Command
-}
-
-function describe(event: Event): string {
-  const data = Object.keys(event.data).length > 0 ? JSON.stringify(event.data) : ''
-  return event.attempt === undefined ? data : `attempt ${event.attempt} ${data}`
-}
-
-/** What the server's ledger and the device's own records do not agree on. */
-function compare(command: Command, directory: string): string[] {
-  const journal = new DatabaseSync(join(directory, `${CLIENT_ID}.sqlite`), { readOnly: true })
-  const entries = journal
-    .prepare('select attempt, state, reported, result from attempts where command_id = ?')
-    .all(command.id)
-  journal.close()
-  const pages = readFileSync(join(directory, `${CLIENT_ID}.paper`), 'utf8')
-    .trim()
-    .split('\n')
-  const [entry] = entries
-  const checks: [boolean, string][] = [
-    [command.status === 'completed', `the ledger says ${command.status}`],
-    [entries.length === 1, `the journal has ${entries.length} attempts`],
-    [entry?.state === command.status, `the journal says ${entry?.state}, the ledger ${command.status}`],
-    [entry?.attempt === command.attempt, `the journal says attempt ${entry?.attempt}, the ledger ${command.attempt}`],
-    [entry?.reported === 1, 'the journal says that the outcome was not acknowledged'],
-    [
-      entry?.result === JSON.stringify(command.result),
-      `the journal says ${entry?.result}, the ledger ${JSON.stringify(command.result)}`,
-    ],
-    [
-      pages.length === COPIES && new Set(pages).size === COPIES,
-      `the paper shows ${pages.length} pages, ${new Set(pages).size} different`,
-    ],
-  ]
-  return checks.filter(([holds]) => !holds).map(([, fault]) => fault)
-}
-
-async function until(probe: () => Promise<boolean>, otherwise: string): Promise<void> {
-  const deadline = performance.now() + LIMIT_SECONDS * 1000
-  while (!(await probe())) {
-    if (performance.now() > deadline) throw new Error(`${otherwise} within ${LIMIT_SECONDS} s`)
-    await wait(25)
+  try {
+    const say = startStory()
+    const proved = await play(running, directory, say)
+    if (options.keep && !stopping) {
+      say('running until Ctrl-C')
+      await interrupted.promise
+    }
+    await running.disposeAsync()
+    if (!proved) throw new NotDoneError(`the demo is not proved; everything it left is in ${directory}`)
+    // The ledger of a run that was proved has nothing more to tell; the devices' records stay.
+    rmSync(join(directory, 'postgres'), { recursive: true, force: true })
+  } catch (error) {
+    if (stopping) return
+    await running.disposeAsync()
+    throw error instanceof NotDoneError ? error : new NotDoneError(`demo: ${reasonOf(error)}`)
   }
+}
+
+async function play(running: AsyncDisposableStack, directory: string, say: Say): Promise<boolean> {
+  const devices = spawnDevices(directory)
+  running.defer(() => {
+    for (const device of devices.values()) device.kill('SIGKILL')
+  })
+  const app = createApp(
+    parseSettings({ DATA_DIR: directory, HTTP_PORT: 0, MQTT_PORT: 0, MQTT_WS_PORT: 0, LOG_LEVEL: 'warn' }),
+  )
+  const addresses = await app.start()
+  running.defer(() => app.stop())
+  const token = addresses.newAdminToken as string
+  introduce(say, { ...addresses, token })
+
+  const api = connectApi({ url: addresses.http, token })
+  const stage = { api, say }
+  await scenes.registerActions(stage)
+  const relay = running.use(await openRelay(addressOf(addresses.mqtt)))
+  await connectDevices(api, devices, ({ zone }) =>
+    zone === CUT_ZONE ? throughRelay(addresses.mqtt, relay) : addresses.mqtt,
+  )
+  say(`devices: ${DEVICES.length} online, each a process of its own, two in each of the zones ${ZONES.join(', ')}`)
+
+  const played = [
+    await scenes.toOneClient(stage),
+    await scenes.toZone(stage),
+    await scenes.toEverybody(stage),
+    await scenes.cancelled(stage),
+    await scenes.throughACut(stage, relay),
+  ]
+  const acknowledged = (): boolean => readJournals(directory).every((entry) => entry.reported === 1)
+  await until(acknowledged, 'the devices had reports left')
+  const { executions, completed, effects, faults } = await judge(api, played, directory)
+  for (const fault of faults) say(`NOT TRUE: ${fault}`)
+  if (faults.length > 0) return false
+  say(
+    `ledger, journals and effects agree: ${executions} executions, ${completed} completed, ${executions - completed} cancelled`,
+  )
+  say(`${effects} effects on the devices, none twice, none missing; their records are in ${directory}`)
+  return true
+}
+
+interface Introduction {
+  http: string
+  mqtt: string
+  mqttWebSocket: string
+  database: string
+  token: string
+}
+
+/** Everything needed to look on from another terminal. */
+function introduce(say: Say, { http, mqtt, mqttWebSocket, database, token }: Introduction): void {
+  const { host, port } = addressOf(mqtt)
+  say(`server: ${http}/api, ${mqtt}, ${mqttWebSocket}, PostgreSQL inside`)
+  say('look on from another terminal (with --keep as long as you like):')
+  console.log(`  export SIGNALBOX_URL=${http} SIGNALBOX_TOKEN=${token}`)
+  console.log(`  mosquitto_sub -h ${host} -p ${port} -u admin -P ${token} -v -t 'signalbox/v1/#'`)
+  console.log(`  psql '${database}' -c 'select client_id, status, attempt, command_id from executions order by 4, 1'`)
 }

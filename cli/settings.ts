@@ -11,5 +11,20 @@ export function settingsFromEnvironment(overrides: Partial<Record<keyof Settings
   }
 }
 
+/** Variables as they are, unchecked: for `doctor`, which explains faults instead of ending with them. */
+export const rawEnvironment = (): Readonly<Record<string, string | undefined>> => process.env
+
 /** The key of the client that `signalbox agent` runs as. */
 export const agentKeyFromEnvironment = (): string | undefined => process.env.SIGNALBOX_CLIENT_KEY
+
+export const DEFAULT_URL = 'http://127.0.0.1:3000'
+
+/** Where the API is and who calls it, when no option says so. */
+export const apiFromEnvironment = (): { url: string; token: string | undefined } => ({
+  url: process.env.SIGNALBOX_URL || DEFAULT_URL,
+  token: process.env.SIGNALBOX_TOKEN || undefined,
+})
+
+/** Whether lines on stderr may be redrawn (https://no-color.org). */
+export const mayAnimate = (): boolean =>
+  Boolean(process.stderr.isTTY) && !process.env.NO_COLOR && process.env.TERM !== 'dumb'
