@@ -108,13 +108,18 @@ async function openDatabase(
 ): Promise<{ db: Db; shown: string }> {
   const { DATABASE_URL, DATA_DIR } = settings
   const connect = (connection: ConnectOptions['connection']): Db => {
+    let closing = false
     const db = connectDatabase({
       connection,
       poolSize: settings.DATABASE_POOL,
       timeoutSeconds: settings.DATABASE_TIMEOUT_SECONDS,
-      onIdleError: (error) => log.warn({ reason: error.message }, 'database connection lost'),
+      // The embedded server may be gone before the last idle connection has noticed that it was closed.
+      onIdleError: (error) => closing || log.warn({ reason: error.message }, 'database connection lost'),
     })
-    started.defer(() => db.destroy())
+    started.defer(() => {
+      closing = true
+      return db.destroy()
+    })
     return db
   }
   if (DATABASE_URL !== undefined) return { db: connect(DATABASE_URL), shown: withoutPassword(DATABASE_URL) }

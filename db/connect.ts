@@ -10,7 +10,7 @@ export interface ConnectOptions {
   poolSize: number
   /** No answer for this long counts as down: a connection, a statement. */
   timeoutSeconds: number
-  onIdleError(error: Error): void
+  onIdleError(error: Error): unknown
 }
 
 /** Session epochs, event ids and counts stay far below 2^53, so int8 is a number here. */
