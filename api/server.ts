@@ -7,6 +7,7 @@ import { Id } from '../schemas/ids.ts'
 import { jsonBody } from './body.ts'
 import { problems } from './problem.ts'
 import { mount, type Route } from './route.ts'
+import { accessRoutes } from './routes/access.ts'
 import { actionRoutes } from './routes/actions.ts'
 import { clientRoutes } from './routes/clients.ts'
 import { commandRoutes } from './routes/commands.ts'
@@ -35,6 +36,7 @@ export const apiRoutes = (control: Control): Route[] => [
   ...zoneRoutes(control),
   ...eventRoutes(control),
   ...httpAgentRoutes(control),
+  ...accessRoutes(control),
 ]
 
 /** HTTP in: Koa with the routes of ./routes. */

@@ -6,6 +6,7 @@ import { addCommands } from './commands.ts'
 import { addCompletion } from './completion.ts'
 import { addSend } from './send.ts'
 import { addSimulate } from './simulate.ts'
+import { addTokens } from './tokens.ts'
 import { addWatch } from './watch.ts'
 import { addZones } from './zones.ts'
 
@@ -31,6 +32,7 @@ export function createProgram(): Command {
   addCommands(program)
   addClients(program)
   addZones(program)
+  addTokens(program)
   addActions(program)
   addDeviceCommands(program)
   addCompletion(program)

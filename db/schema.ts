@@ -36,7 +36,7 @@ export interface Database {
     description: string | null
     updated_at: Time
   }
-  principals: { id: string; name: string; role: string; created_at: Time }
+  principals: { id: string; name: string; role: string; created_at: Time; deleted_at: NullableTime }
   tokens: {
     id: string
     principal_id: string

@@ -17,6 +17,7 @@ export interface Authenticator {
   clientExists(clientId: string): Promise<boolean>
   principal(token: string): Promise<Principal | undefined>
   forgetClient(clientId: string): void
+  forgetPrincipals(): void
 }
 
 export function createAuthenticator(deps: { db: Db; cacheSeconds: number }): Authenticator {
@@ -42,6 +43,7 @@ export function createAuthenticator(deps: { db: Db; cacheSeconds: number }): Aut
     clientByKey: (key) => keys.get(hashSecret(key).toString('hex')),
     clientExists: async (clientId) => (await clients.get(clientId)) !== undefined,
     principal: (token) => principals.get(hashSecret(token).toString('hex')),
+    forgetPrincipals: () => principals.forgetAll(),
     forgetClient(clientId) {
       clients.forget(clientId)
       // Which keys were this client's is not kept; changes are rare, and a look-up is cheap.

@@ -8,6 +8,7 @@ const PERMISSIONS = {
   'command:cancel': ['admin'],
   'client:read': ['admin', 'operator', 'technician', 'viewer'],
   'client:manage': ['admin'],
+  'access:manage': ['admin'],
   'action:read': ['admin', 'operator', 'technician', 'viewer'],
   'action:manage': ['admin'],
 } as const satisfies Record<string, readonly Role[]>
