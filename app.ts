@@ -54,6 +54,7 @@ export function createApp(settings: Settings, overrides: Overrides = {}): App {
       started.defer(() => control.stop())
       await broker.attach(control)
       started.defer(() => broker.stop())
+      started.defer(() => control.letGo())
       await control.recover()
       control.start()
       const { mqttPort, wsPort } = await broker.listen()

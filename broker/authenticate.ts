@@ -80,6 +80,8 @@ export function createAuthentication(deps: AuthenticateDeps) {
     connection.login = login
     connection.client.duplicates = noDuplicates(deps.broker().id)
     await enter(connection, login)
+    // A key that was rotated, or a client that was disabled, while this login was under way: nobody could close it then.
+    await identify(connection, username, password?.toString())
   }
 
   async function identify(

@@ -145,6 +145,8 @@ export function createBroker({ settings, log }: { settings: Settings; log: Logge
       const { handover } = (acknowledged ?? { handover: null }) as unknown as Delivery
       if (!connection.session || !handover) return
       const committed = control.dispatch.acknowledged(connection.session, handover)
+      // It may fail while the messages before it are still waited for.
+      committed.catch(() => undefined)
       connection.tail = connection.tail
         .then(() => committed)
         .catch((error) => log.error({ err: error, clientId: connection.session?.clientId }, 'PUBACK is not committed'))
@@ -178,6 +180,14 @@ export function createBroker({ settings, log }: { settings: Settings; log: Logge
     }
   }
 
+  async function endAll(): Promise<void> {
+    const ending = [...connections.all()].map((connection) => {
+      connection.client.close()
+      return connection.ended
+    })
+    await Promise.all(ending)
+  }
+
   return {
     transport,
     attach,
@@ -191,12 +201,11 @@ export function createBroker({ settings, log }: { settings: Settings; log: Logge
     async stop() {
       clearInterval(scan)
       const closed = listeners.map((listener) => listener.close())
-      const ending = [...connections.all()].map((connection) => {
-        connection.client.close()
-        return connection.ended
-      })
-      await Promise.all(ending)
+      await endAll()
       await new Promise<void>((resolve) => aedes.close(resolve))
+      // Aedes leaves a connection open whose login was under way; it may even have logged in meanwhile.
+      for (const listener of listeners) listener.terminate()
+      await endAll()
       await Promise.all(closed)
     },
   }

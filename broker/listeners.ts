@@ -1,18 +1,32 @@
 import { once } from 'node:events'
 import { createServer as createHttpServer } from 'node:http'
-import { createServer, type Server } from 'node:net'
+import { createServer, type Server, type Socket } from 'node:net'
 import type { Aedes } from 'aedes'
 import { createWebSocketStream, WebSocketServer } from 'ws'
 
 export interface Listener {
   port: number
+  /** Takes no more connections; resolves when the last one is gone. */
   close(): Promise<void>
+  /** Ends the connections that are left, whatever state they are in. */
+  terminate(): void
 }
 
 /** MQTT over TCP. Throws an error that names the setting if the port is taken. */
 export async function listenTcp(broker: Aedes, host: string, port: number): Promise<Listener> {
-  const server = createServer({ noDelay: true }, (socket) => void broker.handle(socket))
-  return listen(server, host, port, 'MQTT_PORT')
+  const sockets = new Set<Socket>()
+  const server = createServer({ noDelay: true }, (socket) => {
+    sockets.add(socket)
+    socket.once('close', () => sockets.delete(socket))
+    broker.handle(socket)
+  })
+  const listener = await listen(server, host, port, 'MQTT_PORT')
+  return {
+    ...listener,
+    terminate() {
+      for (const socket of sockets) socket.destroy()
+    },
+  }
 }
 
 /** MQTT over WebSocket, path /mqtt, subprotocol `mqtt` [MQTT-6.0.0-3]. */
@@ -42,10 +56,19 @@ export async function listenWebSocket(broker: Aedes, host: string, port: number)
       sockets.close()
       await listener.close()
     },
+    terminate() {
+      for (const socket of sockets.clients) socket.terminate()
+      server.closeAllConnections()
+    },
   }
 }
 
-async function listen(server: Server, host: string, port: number, setting: string): Promise<Listener> {
+async function listen(
+  server: Server,
+  host: string,
+  port: number,
+  setting: string,
+): Promise<Omit<Listener, 'terminate'>> {
   server.listen(port, host)
   try {
     await once(server, 'listening')

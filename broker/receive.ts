@@ -60,6 +60,8 @@ export function createReceiver(deps: { settings: Settings; log: Logger; control:
     // Only the status is retained, and always: a report kept by the broker would be taken for news by whoever subscribes later.
     packet.retain = topic.spec.retain
     const work = handle(connection, topic, packet)
+    // It may fail while the messages before it are still waited for: handled below, and never unheard.
+    work.catch(() => undefined)
     const answered = connection.tail.then(() => work)
     connection.tail = answered.catch(() => undefined)
     hold(connection, answered)

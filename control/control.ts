@@ -40,6 +40,8 @@ export interface Control {
   recover(): Promise<void>
   /** Starts what runs by the clock. */
   start(): void
+  /** From here on nothing waits for a database that is down: the next start settles what could not be committed. */
+  letGo(): void
   /** Ends what runs by the clock, then waits for what is on its way to PostgreSQL. */
   stop(): Promise<void>
 }
@@ -135,6 +137,9 @@ export function createControl(deps: ControlDeps): Control {
     start() {
       sweeper.start()
       httpSessions.start()
+    },
+    letGo() {
+      for (const part of [commandInserts, sessions, uplink, ledger]) void part.stop()
     },
     async stop() {
       await httpSessions.stop()

@@ -65,14 +65,14 @@ export function connectDatabase(options: ConnectOptions): Db {
 
 /**
  * Whether an error means that PostgreSQL is out of reach, shutting down or out of resources, so that the outcome of the
- * statement is not known or a repetition may succeed: no SQLSTATE at all (socket, time-out), or class 08, 53, 57, 58, XX.
+ * statement is not known or a repetition may succeed: no SQLSTATE at all (socket, time-out), or class 08, 25 (a server that has become read-only), 53, 57, 58, XX.
  */
 export function isDatabaseDown(error: unknown): boolean {
   if (!(error instanceof Error)) return false
   // Whatever the cause, the connection is refused or over: the database takes none (55000), is gone (3D000), or denies the log-in.
   if ((error as { severity?: unknown }).severity === 'FATAL') return true
   const code = sqlState(error)
-  if (code !== undefined) return /^(08|53|57|58|XX)/.test(code)
+  if (code !== undefined) return /^(08|25|53|57|58|XX)/.test(code)
   const name = (error as { code?: unknown }).code
   if (typeof name === 'string') return /^(E[A-Z]+)$/.test(name)
   return /timeout|terminated|Connection|not queryable|Cannot use a pool/i.test(error.message)

@@ -349,22 +349,30 @@ export async function findOrphanedClaims(db: Db, limit: number): Promise<(Execut
   return found.rows.map((row) => ({ commandId: row.command_id, clientId: row.client_id, epoch: row.epoch }))
 }
 
+/** A command's executions on clients that were not deleted: nobody else can be asked, or sent anything. */
 export async function findExecutionKeys(db: Db, commandId: string, clientIds?: string[]): Promise<ExecutionKey[]> {
-  let query = db.selectFrom('executions').select('client_id').where('command_id', '=', commandId)
+  let query = db
+    .selectFrom('executions')
+    .innerJoin('clients', 'clients.id', 'executions.client_id')
+    .select('client_id')
+    .where('command_id', '=', commandId)
+    .where('deleted_at', 'is', null)
   if (clientIds) query = query.where('client_id', '=', sql<string>`any(${clientIds}::text[])`)
   const found = await query.orderBy('client_id').execute()
   return found.map((row) => ({ commandId, clientId: row.client_id }))
 }
 
-/** Unsettled executions of a client, for its deletion. */
-export async function findUnsettledOfClient(db: Db, clientId: string): Promise<ExecutionKey[]> {
-  const found = await db
-    .selectFrom('executions')
-    .select('command_id')
-    .where('client_id', '=', clientId)
-    .where('status', 'in', ['pending', 'queued', 'delivered', 'running'])
-    .execute()
-  return found.map((row) => ({ commandId: row.command_id, clientId }))
+/** What clients left behind when they were deleted: a process that died in between, or a command that came at the same moment. */
+export async function findUnsettledOfDeleted(db: Db, clientId: string | null, limit: number): Promise<ExecutionKey[]> {
+  // Two arms, so that each finds its partial index: the history of deleted clients may be long.
+  const found = await sql<{ command_id: string; client_id: string }>`
+    with gone as (select id from clients where deleted_at is not null and (${clientId}::text is null or id = ${clientId}))
+    (select e.command_id, e.client_id from gone join executions e on e.client_id = gone.id and e.status = 'pending')
+    union all
+    (select e.command_id, e.client_id from gone join executions e on e.client_id = gone.id
+      and e.status in ('queued', 'delivered', 'running'))
+    limit ${limit}`.execute(db)
+  return found.rows.map((row) => ({ commandId: row.command_id, clientId: row.client_id }))
 }
 
 /** One page of a command's executions, by client id. */

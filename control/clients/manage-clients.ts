@@ -1,6 +1,6 @@
 import { type ClientChange, deleteClient, insertClient, updateClient } from '../../db/clients.ts'
 import type { Db } from '../../db/connect.ts'
-import { findUnsettledOfClient } from '../../db/executions.ts'
+import { findUnsettledOfDeleted } from '../../db/executions.ts'
 import type { Client, CreateClient, UpdateClient } from '../../schemas/clients.ts'
 import { AppError } from '../../schemas/errors.ts'
 import type { Settings } from '../../schemas/settings.ts'
@@ -27,6 +27,8 @@ export async function createClient(
   deps: ClientDeps,
   body: CreateClient,
 ): Promise<{ client: Client; clientKey: string }> {
+  // A deleted client's id may be used again: what was meant for the old device is nothing for the new one.
+  await abandonOfDeleted(deps, body.id)
   const clientKey = newSecret('sbk')
   const maxInFlight = body.maxInFlight ?? deps.settings.DEFAULT_MAX_IN_FLIGHT
   const client = await insertClient(deps.db, { ...body, maxInFlight }, hashSecret(clientKey))
@@ -74,9 +76,22 @@ export async function removeClient(deps: ClientDeps, id: string): Promise<void> 
   if (!(await deleteClient(deps.db, id))) throw clientNotFound(id)
   deps.authenticator.forgetClient(id)
   disconnect(deps, id, 'it was deleted')
-  const unsettled = await findUnsettledOfClient(deps.db, id)
-  await Promise.all(unsettled.map((key) => deps.ledger.apply(key, { type: 'abandon' })))
+  await abandonOfDeleted(deps, id)
   await deps.transport.forget(id)
+}
+
+const ABANDON_BATCH = 1000
+
+/** Settles what deleted clients left behind: of one, or of all that are found. */
+export async function abandonOfDeleted(
+  { db, ledger }: Pick<ClientDeps, 'db' | 'ledger'>,
+  id: string | null,
+): Promise<void> {
+  for (;;) {
+    const unsettled = await findUnsettledOfDeleted(db, id, ABANDON_BATCH)
+    await Promise.all(unsettled.map((key) => ledger.apply(key, { type: 'abandon' })))
+    if (unsettled.length < ABANDON_BATCH) return
+  }
 }
 
 /** Every connection that a client has: its session, over whichever transport, and its report connections. */

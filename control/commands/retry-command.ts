@@ -36,7 +36,8 @@ export async function resolveExecution(
     outcome === 'retry'
       ? ({ type: 'retry', ttlSeconds: timeToLive(command) } as const)
       : ({ type: 'resolve', outcome, note } as const)
-  const known = await deps.ledger.apply({ commandId: id, clientId }, { type: 'due' })
+  const [key] = await findExecutionKeys(deps.db, id, [clientId])
+  const known = key && (await deps.ledger.apply(key, { type: 'due' }))
   if (!known) throw new AppError('NOT_FOUND', `Command ${id} has no execution on client ${clientId}.`)
   if (known.after.status !== 'outcome_unknown') throw tooLate(id, clientId, known.after.status)
   const applied = await deps.ledger.apply({ commandId: id, clientId }, input)

@@ -6,8 +6,8 @@ import type { CancelMessage, CommandMessage } from '../../schemas/messages.ts'
 import type { Session } from '../sessions/sessions.ts'
 import type { Transport } from '../transport.ts'
 import { carries, type Group, listens } from './group.ts'
-import type { Applied, Claimed, Ledger } from './ledger.ts'
-import { lastHandedOver } from './lifecycle.ts'
+import type { Applied, Claimed, ClaimingSession, Ledger } from './ledger.ts'
+import { type Input, lastHandedOver } from './lifecycle.ts'
 
 /** Hands the ledger's work to the sessions of this node. */
 export interface Dispatch {
@@ -74,28 +74,47 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
       try {
         await claimOnce(session)
       } catch (error) {
-        // Nothing is lost: what was claimed without an answer is found by the next claim of this session.
+        session.uncertain = true
         deps.log.error({ err: error, clientId: session.clientId }, 'claim failed')
       }
     } while (state.again && writable(session))
   }
 
   async function claimOnce(session: Session): Promise<void> {
-    const claimed = await deps.ledger.claim({
-      clientId: session.clientId,
-      epoch: session.epoch,
-      journalId: session.journalId,
-      wasForwarded: (commandId, attempt) => session.forwarded.has(keyOf(commandId, attempt)),
-    })
+    const claimed = await deps.ledger.claim(claimant(session))
+    session.uncertain = false
     if (claimed.length > 0) deps.passed?.('claim-committed')
+    for (const item of claimed) session.inHand.set(keyOf(item.commandId, item.state.attempt), 'to be written')
     for (const item of claimed) {
       const group = groups.get(item.commandId)
-      if (group && carries(group, session, item)) {
-        group.claims.set(session, item)
-        continue
-      }
+      if (group && carries(group, session, item)) group.claims.set(session, item)
+      else await forwardOrRelease(session, item)
+    }
+  }
+
+  /** What the ledger has to know of a session: nothing that is on its way, or about to be, is sent once more. */
+  const claimant = (session: Session): ClaimingSession => ({
+    clientId: session.clientId,
+    epoch: session.epoch,
+    journalId: session.journalId,
+    uncertain: session.uncertain,
+    isOnItsWay: (commandId, attempt) => {
+      const key = keyOf(commandId, attempt)
+      return session.forwarded.has(key) || session.inHand.has(key)
+    },
+  })
+
+  /** An error leaves the claim as it is in the ledger; out of hand, it is found by the next claim. */
+  async function forwardOrRelease(session: Session, item: Claimed): Promise<void> {
+    const key = keyOf(item.commandId, item.state.attempt)
+    try {
       const forwarded = await forwardCommand(session, item, item.state, commandMessage(item, item.state, item.now))
       if (!forwarded) await deps.ledger.apply(item, { type: 'release', epoch: session.epoch })
+    } catch (error) {
+      session.uncertain = true
+      deps.log.error({ err: error, clientId: session.clientId, commandId: item.commandId }, 'forward failed')
+    } finally {
+      session.inHand.delete(key)
     }
   }
 
@@ -130,22 +149,24 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
   async function publishGroup(group: Group): Promise<void> {
     const [first] = group.claims.values()
     if (!first) return
-    const live = [...group.claims].filter(([session]) => writable(session))
-    for (const [session, item] of live) session.forwarded.add(keyOf(item.commandId, item.state.attempt))
-    const message = commandMessage(first, first.state, first.now)
-    const written = await deps.transport.forwardShared(
-      group.target,
-      live.map(([session]) => session),
-      message,
-    )
-    if (written.size > 0) deps.passed?.('forwarded')
-    await Promise.all(
-      [...group.claims].map(async ([session, item]) => {
-        if (written.has(session.clientId)) return
-        session.forwarded.delete(keyOf(item.commandId, item.state.attempt))
-        await deps.ledger.apply(item, { type: 'release', epoch: session.epoch })
-      }),
-    )
+    const key = keyOf(first.commandId, first.state.attempt)
+    const sessions = [...group.claims.keys()]
+    const live = sessions.filter((session) => writable(session) && session.inHand.get(key) !== 'withdrawn')
+    for (const session of live) session.forwarded.add(key)
+    let written: ReadonlySet<string> = new Set()
+    try {
+      written = await deps.transport.forwardShared(group.target, live, commandMessage(first, first.state, first.now))
+      if (written.size > 0) deps.passed?.('forwarded')
+    } finally {
+      const left = sessions.filter((session) => !written.has(session.clientId))
+      for (const session of left) session.forwarded.delete(key)
+      for (const session of sessions) session.inHand.delete(key)
+      await Promise.all(
+        left.map(({ clientId, epoch }) =>
+          deps.ledger.apply({ commandId: first.commandId, clientId }, { type: 'release', epoch }),
+        ),
+      )
+    }
   }
 
   async function forwardCommand(
@@ -154,8 +175,8 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
     state: ExecutionState,
     message: CommandMessage,
   ): Promise<boolean> {
-    if (!writable(session)) return false
     const forwardedKey = keyOf(key.commandId, state.attempt)
+    if (!writable(session) || session.inHand.get(forwardedKey) === 'withdrawn') return false
     session.forwarded.add(forwardedKey)
     const forwarded = await session.outlet.forward(session, message, {
       commandId: key.commandId,
@@ -167,20 +188,24 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
   }
 
   async function ready(session: Session): Promise<void> {
-    const { epoch, journalId, statusSeen } = session
-    const open = await deps.ledger.applyToOpen(
-      session.clientId,
-      { type: 'session-ready', epoch, journalId, statusSeen },
-      epoch,
-    )
-    const cancels = open.filter((item) => item.effect === 'send-cancel')
-    for (const item of cancels) await sendCancel(session, item.commandId, item.after)
-    await redeliver(
-      session,
-      open.filter((item) => item.effect === 'send-command'),
-    )
+    const open = await deps.ledger.applyToOpen(session.clientId, sessionReady(session), claimant(session))
+    const toSend = open.filter((item) => item.effect === 'send-command')
+    for (const item of toSend) session.inHand.set(keyOf(item.commandId, item.after.attempt), 'to be written')
+    try {
+      for (const item of open) if (item.effect === 'send-cancel') await sendCancel(session, item.commandId, item.after)
+      await redeliver(session, toSend)
+    } finally {
+      for (const item of toSend) session.inHand.delete(keyOf(item.commandId, item.after.attempt))
+    }
     wake(session)
   }
+
+  const sessionReady = ({ epoch, journalId, statusSeen }: Session): Input => ({
+    type: 'session-ready',
+    epoch,
+    journalId,
+    statusSeen,
+  })
 
   async function redeliver(session: Session, items: (ExecutionKey & Applied)[]): Promise<void> {
     if (items.length === 0) return
@@ -195,18 +220,22 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
       )
     for (const { item, parts } of ordered) {
       if (!parts) continue
-      await forwardCommand(
-        session,
-        item,
-        item.after,
-        commandMessage({ ...parts, commandId: item.commandId }, item.after, item.now),
-      )
+      const key = keyOf(item.commandId, item.after.attempt)
+      const message = commandMessage({ ...parts, commandId: item.commandId }, item.after, item.now)
+      await forwardCommand(session, item, item.after, message)
+      const withdrawn = session.inHand.get(key) === 'withdrawn'
+      session.inHand.delete(key)
+      // The first hand-over may have arrived, so the client is asked all the same.
+      if (withdrawn) await sendCancel(session, item.commandId, item.after)
     }
   }
 
   async function sendCancel(session: Session | undefined, commandId: string, state: ExecutionState): Promise<void> {
     const handover = lastHandedOver(state)
     if (!session || !writable(session) || !handover) return
+    const key = keyOf(commandId, handover.attempt)
+    // Claimed and not written yet: then it never is (rule 8), and the client needs no word.
+    if (session.inHand.has(key)) return void session.inHand.set(key, 'withdrawn')
     const message: CancelMessage = {
       type: 'cancel',
       id: commandId,

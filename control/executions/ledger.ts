@@ -24,12 +24,14 @@ export interface Applied {
 }
 
 /** A session as far as the ledger needs it. */
-interface ClaimingSession {
+export interface ClaimingSession {
   clientId: string
   epoch: number
   journalId: string | null
-  /** Whether this attempt was written to the socket, or is about to be: a claim whose commit got no answer was not. */
-  wasForwarded(commandId: string, attempt: number): boolean
+  /** The last claim or write went wrong: look for claims that were left over. */
+  uncertain: boolean
+  /** Whether this attempt was written to the socket, or is about to be. */
+  isOnItsWay(commandId: string, attempt: number): boolean
 }
 
 export interface Claimed extends Claimable {
@@ -43,8 +45,11 @@ type ChangeListener = (key: ExecutionKey, before: ExecutionState, after: Executi
 export interface Ledger {
   /** Undefined if there is no such execution. Resolves after the commit. */
   apply(key: ExecutionKey, input: Input): Promise<Applied | undefined>
-  /** Applies one input to everything of a client that is handed over, or whose outcome is unknown. */
-  applyToOpen(clientId: string, input: Input, guardEpoch: number | null): Promise<(ExecutionKey & Applied)[]>
+  /**
+   * Applies one input to everything of a client that is handed over, or whose outcome is unknown. With a session, only while it
+   * is the client's current one.
+   */
+  applyToOpen(clientId: string, input: Input, session: ClaimingSession | null): Promise<(ExecutionKey & Applied)[]>
   /** Claims what the session may have now: inside its window, most urgent first. */
   claim(session: ClaimingSession): Promise<Claimed[]>
   onChange(listener: ChangeListener): void
@@ -53,7 +58,7 @@ export interface Ledger {
 
 type Job =
   | { kind: 'apply'; key: ExecutionKey; input: Input }
-  | { kind: 'open'; clientId: string; input: Input; guardEpoch: number | null }
+  | { kind: 'open'; clientId: string; input: Input; session: ClaimingSession | null }
   | { kind: 'claim'; session: ClaimingSession }
 
 type Outcome = { applied?: Applied | undefined; open?: (ExecutionKey & Applied)[]; claimed?: Claimed[] }
@@ -79,6 +84,7 @@ const LANES = 2
 const ROUND_MAX = 500
 /** A change that loses this many races in a row is given up: something is wrong, not busy. */
 const MAX_RACES = 20
+const MAX_GUARDED_RACES = 3
 
 export function createLedger(deps: LedgerDeps): Ledger {
   const listeners: ChangeListener[] = []
@@ -131,6 +137,8 @@ export function createLedger(deps: LedgerDeps): Ledger {
     for (const job of new Set(lost.flatMap((work) => work.touchedBy))) {
       const outcome = outcomes.get(job) as Outcome
       if (job.kind === 'claim') outcome.claimed = (outcome.claimed ?? []).filter((item) => !lostKeys.has(keyOf(item)))
+      // What needs the client's current session loses for good once there is a newer one: no reason to fail the others.
+      else if (job.kind === 'open' && job.session !== null && races >= MAX_GUARDED_RACES) dropLost(outcome, lostKeys)
       else again.push(job)
     }
     if (again.length === 0) return
@@ -149,14 +157,18 @@ export function createLedger(deps: LedgerDeps): Ledger {
 
   return {
     apply: async (key, input) => (await laneOf(key.clientId).add({ kind: 'apply', key, input })).applied,
-    applyToOpen: async (clientId, input, guardEpoch) =>
-      (await laneOf(clientId).add({ kind: 'open', clientId, input, guardEpoch })).open ?? [],
+    applyToOpen: async (clientId, input, session) =>
+      (await laneOf(clientId).add({ kind: 'open', clientId, input, session })).open ?? [],
     claim: async (session) => (await laneOf(session.clientId).add({ kind: 'claim', session })).claimed ?? [],
     onChange: (listener) => void listeners.push(listener),
     stop: async () => {
       await Promise.all(lanes.map((lane) => lane.stop()))
     },
   }
+}
+
+function dropLost(outcome: Outcome, lostKeys: Set<string>): void {
+  outcome.open = (outcome.open ?? []).filter((item) => !lostKeys.has(keyOf(item)))
 }
 
 interface Read {
@@ -180,7 +192,11 @@ async function load(db: Db, jobs: Job[], uncertain: Set<number>): Promise<Read> 
     sessions.size > 0
       ? loadClaimable(
           db,
-          [...sessions.values()].map(({ clientId, epoch }) => ({ clientId, epoch, uncertain: uncertain.has(epoch) })),
+          [...sessions.values()].map(({ clientId, epoch, uncertain: unsure }) => ({
+            clientId,
+            epoch,
+            uncertain: unsure || uncertain.has(epoch),
+          })),
         )
       : nothing,
   ])
@@ -209,12 +225,7 @@ function decide(job: Job, read: Read, context: Context): Outcome {
     return { applied: work && step(work, job, job.input, null, context) }
   }
   if (job.kind === 'open') {
-    const open = (read.openOf.get(job.clientId) ?? []).map((work) => ({
-      commandId: work.commandId,
-      clientId: work.clientId,
-      ...step(work, job, job.input, job.guardEpoch, context),
-    }))
-    return { open }
+    return { open: (read.openOf.get(job.clientId) ?? []).map((work) => applyToOne(work, job, context)) }
   }
   const { session } = job
   const claimed: Claimed[] = []
@@ -232,8 +243,16 @@ function decide(job: Job, read: Read, context: Context): Outcome {
   return { claimed }
 }
 
+/** A redelivery whose commit got no answer is found here as this session's own: it still has to be sent. */
+function applyToOne(work: Working, job: Extract<Job, { kind: 'open' }>, context: Context): ExecutionKey & Applied {
+  const applied = step(work, job, job.input, job.session?.epoch ?? null, context)
+  const leftOver = job.session !== null && isOwnUnforwarded(applied.before, job.session, work.commandId)
+  const effect = leftOver && applied.before.cancelRequestedAt === null ? 'send-command' : applied.effect
+  return { commandId: work.commandId, clientId: work.clientId, ...applied, effect }
+}
+
 const isOwnUnforwarded = (state: ExecutionState, session: ClaimingSession, commandId: string): boolean =>
-  state.status === 'queued' && state.epoch === session.epoch && !session.wasForwarded(commandId, state.attempt)
+  state.status === 'queued' && state.epoch === session.epoch && !session.isOnItsWay(commandId, state.attempt)
 
 function step(work: Working, job: Job, input: Input, guardEpoch: number | null, context: Context): Applied {
   const before = work.state

@@ -2,6 +2,7 @@ import type { Logger } from 'pino'
 import { type Db, isDatabaseDown } from '../../db/connect.ts'
 import { findDueExecutions, findNeglectedSessions, findOrphanedClaims } from '../../db/executions.ts'
 import { forgetIdempotencyKeys, forgetPreviews } from '../../db/new-commands.ts'
+import { abandonOfDeleted } from '../clients/manage-clients.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import type { Transport } from '../transport.ts'
 import type { Dispatch } from './dispatch.ts'
@@ -43,6 +44,7 @@ export function createSweeper(deps: SweeperDeps): Sweeper {
     await reviveSessions()
     if (passes++ % RARELY === 0) {
       await settleOrphanedClaims()
+      await abandonOfDeleted(deps, null)
       await forgetIdempotencyKeys(deps.db, deps.idempotencyKeySeconds, 10_000)
       await forgetPreviews(deps.db, PREVIEW_SECONDS)
     }
@@ -60,6 +62,7 @@ export function createSweeper(deps: SweeperDeps): Sweeper {
 
   async function reviveSessions(): Promise<void> {
     const live = [...deps.sessions.all()].filter((session) => !session.ending)
+    for (const session of live) if (session.uncertain) deps.dispatch.wake(session)
     for (let from = 0; from < live.length; from += BATCH) {
       const neglected = await findNeglectedSessions(deps.db, live.slice(from, from + BATCH))
       for (const { clientId, epoch, superseded } of neglected) {

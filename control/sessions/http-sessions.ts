@@ -105,16 +105,21 @@ export function createHttpSessions(deps: HttpSessionsDeps): HttpSessions {
         ended: Promise.withResolvers(),
       }
       open.set(client.id, current)
-      await deps.dispatch.ready(session)
-      return {
-        async ended() {
-          session.ending = true
-          await deps.sessions.end(session).finally(() => {
-            if (open.get(client.id) === current) open.delete(client.id)
-            current.ended.resolve()
-          })
-        },
+      const ended = async (): Promise<void> => {
+        session.ending = true
+        await deps.sessions.end(session).finally(() => {
+          if (open.get(client.id) === current) open.delete(client.id)
+          current.ended.resolve()
+        })
       }
+      try {
+        await deps.dispatch.ready(session)
+      } catch (error) {
+        // Nobody will read the stream: a session without an end would lock the client out.
+        await ended()
+        throw error
+      }
+      return { ended }
     },
 
     async ping(clientId, status) {

@@ -28,6 +28,10 @@ export interface Session {
   ending: boolean
   /** Attempts that were written to the socket and whose PUBACK is not committed, as `commandId attempt`. */
   readonly forwarded: Set<string>
+  /** Attempts that are claimed and not written yet: `withdrawn` when a cancel came in between, so that they never are. */
+  readonly inHand: Map<string, 'to be written' | 'withdrawn'>
+  /** Something failed between a claim and its write: the next claim looks for what is left over. */
+  uncertain: boolean
 }
 
 /** The live sessions of this node. */
@@ -103,6 +107,8 @@ export function createSessions(deps: SessionsDeps): Sessions {
       broadcast: false,
       ending: false,
       forwarded: new Set(),
+      inHand: new Map(),
+      uncertain: false,
     }
     live.set(clientId, session)
     await deps.transport.retainPresence(clientId, { state: 'online' })

@@ -1,11 +1,11 @@
 import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { createTestDatabase, type TestDatabase } from '../support/database.ts'
+import { closeDatabase, type Network, reopenDatabase, startNetwork } from '../support/database-faults.ts'
 import { startDevice } from '../support/device.ts'
 import { type Http, httpClient } from '../support/http.ts'
 import { startServer, type TestServer } from '../support/server.ts'
 import { until } from '../support/until.ts'
-import { closeDatabase, type Network, reopenDatabase, startNetwork } from './database-faults.ts'
 import { createPrincipal, expectProblem } from './support.ts'
 
 const OUTAGE_SECONDS = 3

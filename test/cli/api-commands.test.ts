@@ -242,3 +242,26 @@ test.concurrent('Ctrl-C ends the waiting with 130, not the command', async () =>
   }
   expect(await cli.json(`commands show ${id}`)).toMatchObject({ status: 'pending' })
 })
+
+test.concurrent('a principal is created, gets a further token, and a revoked token stops working', async () => {
+  const created = await cli.json('tokens create watcher --role viewer')
+  expect(created).toMatchObject({
+    principal: { name: 'watcher', role: 'viewer' },
+    token: expect.stringMatching(/^sbt_/),
+  })
+  const status = async (token: string) =>
+    (await fetch(`${server.http}/api/commands`, { headers: { authorization: `Bearer ${token}` } })).status
+  expect(await status(created.token)).toBe(200)
+  const added = await cli.json(`tokens add ${created.principal.id} --name laptop --expires 2100-01-01T00:00:00Z`)
+  expect(await status(added.token)).toBe(200)
+  expect((await cli.json('tokens list')).items).toContainEqual(
+    expect.objectContaining({ id: added.id, principal: 'watcher', name: 'laptop' }),
+  )
+  expect((await cli('tokens principals')).stdout).toMatch(/watcher +viewer/)
+  expect((await cli(`tokens revoke ${added.id}`)).code).toBe(0)
+  expect(await status(added.token)).toBe(401)
+  expect(await cli('tokens create watcher --role viewer')).toMatchObject({
+    code: 3,
+    stderr: expect.stringContaining('CONFLICT'),
+  })
+})

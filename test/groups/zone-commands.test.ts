@@ -1,3 +1,4 @@
+import pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { connectDevice, type Device, ROOT } from '../support/device.ts'
 import { ADMIN_TOKEN, startServer, type TestServer } from '../support/server.ts'
@@ -239,4 +240,54 @@ test("an unknown outcome ends by a principal's word, or by another run", async (
   expect(
     (await server.api.post(`/commands/${wanted}/executions/nobody/resolve`, { outcome: 'failed', note: 'x' })).body,
   ).toMatchObject({ code: 'NOT_FOUND' })
+})
+
+test('a cancel between the claim and the publish: the client never gets the command, and it is cancelled', async () => {
+  // Their ids differ in the last bit, so they are claimed in different lanes: one can wait while the other is claimed.
+  const [free, held] = await Promise.all([join('lane-2', ['L']), join('lane-3', ['L'])])
+  const [one, two] = await Promise.all([free.connect(), held.connect()])
+  const blocker = new pg.Client({ connectionString: server.database_.url })
+  await blocker.connect()
+  await blocker.query("begin; select 1 from clients where id = 'lane-3' for no key update")
+  const { body } = await server.api.post('/commands', { zone: 'L', action: 'lock' })
+  const statusOf = async (id: string) =>
+    (
+      await server.sql<{ status: string }>('select status from executions where command_id = $1 and client_id = $2', [
+        body.id,
+        id,
+      ])
+    )[0]?.status
+  await until(async () => (await statusOf('lane-2')) === 'queued', 'claimed')
+  expect((await server.api.post(`/commands/${body.id}/cancel`, { clientIds: ['lane-2'] })).body).toMatchObject({
+    requested: 1,
+  })
+  await blocker.query('commit')
+  await blocker.end()
+  await finish(two, body.id)
+  await until(async () => (await statusOf('lane-2')) === 'cancelled', 'cancelled')
+  await one.ping()
+  expect(one.received().filter(({ payload }) => payload.id === body.id)).toEqual([])
+  one.drop()
+  two.drop()
+})
+
+test('what a deleted client left is nothing for a new client with its id', async () => {
+  const old = await join('again', [])
+  const device = await old.connect()
+  const { body } = await server.api.post('/commands', { clientId: 'again', action: 'print' })
+  await until(() => commandsAt(device).length === 1, 'the command')
+  await server.api.send('DELETE', '/clients/again')
+  await until(
+    async () => (await server.api.get(`/commands/${body.id}`)).body.status === 'outcome_unknown',
+    'outcome_unknown',
+  )
+  expect((await server.api.post(`/commands/${body.id}/retry`, {})).body).toEqual({ retried: 0, skipped: 0 })
+  expect(
+    (await server.api.post(`/commands/${body.id}/executions/again/resolve`, { outcome: 'retry', note: 'x' })).body,
+  ).toMatchObject({ code: 'NOT_FOUND' })
+  const fresh = await (await join('again', [])).connect()
+  const next = await server.api.post('/commands', { clientId: 'again', action: 'print' })
+  await finish(fresh, next.body.id)
+  expect(commandsAt(fresh).map(({ payload }) => payload.id)).toEqual([next.body.id])
+  fresh.drop()
 })

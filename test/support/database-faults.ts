@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { type AddressInfo, createServer, connect as openSocket, type Socket } from 'node:net'
 import pg from 'pg'
-import type { TestDatabase } from '../support/database.ts'
+import type { TestDatabase } from './database.ts'
 
 async function asAdmin(database: TestDatabase, ...statements: string[]): Promise<void> {
   const url = new URL(database.url)
