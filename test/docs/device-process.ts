@@ -10,9 +10,9 @@ import { hasTool } from '../support/tools.ts'
 /** Debian's own: another python3 may come first in PATH, and would not have Debian's packages. */
 const PYTHON = '/usr/bin/python3'
 
-export const EXAMPLES = fileURLToPath(new URL('../../docs/examples/', import.meta.url))
+const EXAMPLES = fileURLToPath(new URL('../../docs/examples/', import.meta.url))
 
-export function hasPaho(): boolean {
+function hasPaho(): boolean {
   if (spawnSync(PYTHON, ['-c', 'import paho.mqtt.client']).status === 0) return true
   const advice = 'paho-mqtt is missing: apt-get install python3-paho-mqtt'
   if (process.env.CI) throw new Error(advice)
@@ -59,6 +59,13 @@ export const RUNNABLE: Example[] = [
     transport: 'mqtt',
     journal: true,
     available: hasPaho(),
+  },
+  {
+    name: 'javascript',
+    command: [process.execPath, `${EXAMPLES}javascript/device.mjs`],
+    transport: 'mqtt',
+    journal: true,
+    available: true,
   },
 ]
 
