@@ -102,7 +102,8 @@ describe('what the page shows of the protocol', () => {
       const schema = schemas[body.type as keyof typeof schemas] ?? Report
       expect(Object.keys(schema.parse(body)).sort()).toEqual(Object.keys(body).sort())
     }
-    for (const name of [...Object.keys(CommandMessage.shape), ...ReportStatus.options]) expect(page).toContain(`\`${name}`)
+    for (const name of [...Object.keys(CommandMessage.shape), ...ReportStatus.options])
+      expect(page).toContain(`\`${name}`)
   })
 
   test('its topics are those of the table', () => {

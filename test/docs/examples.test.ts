@@ -27,14 +27,11 @@ async function startExample(example: Example, suffix: string) {
     },
     async settled(id: string, status: string) {
       const seen = { status: '' }
-      return until(
-        async () => {
-          const { body } = await server.api.get(`/commands/${id}`)
-          seen.status = body.status
-          return body.status === status && body
-        },
-        `${clientId}: ${status}`,
-      ).catch((error) => {
+      return until(async () => {
+        const { body } = await server.api.get(`/commands/${id}`)
+        seen.status = body.status
+        return body.status === status && body
+      }, `${clientId}: ${status}`).catch((error) => {
         throw new Error(`${error.message}, but is ${seen.status}\n${device.output()}`)
       })
     },
@@ -47,31 +44,36 @@ async function startExample(example: Example, suffix: string) {
 }
 
 describe.for(RUNNABLE)('the example $name', (example) => {
-  test.skipIf(!example.available).concurrent('takes a command to its outcome, and refuses what it does not do', async () => {
-    const device = await startExample(example, 'outcome')
-    const picked = await device.send('pick', { order: 'A-1' })
-    expect(await device.settled(picked, 'completed')).toMatchObject({ attempt: 1, result: { picked: 1 } })
-    expect(device.picked()).toEqual([{ order: 'A-1' }])
-    const { items } = (await server.api.get(`/commands/${picked}/timeline`)).body
-    expect(items.map((event: { type: string }) => event.type)).toContain('execution.running')
-    const refused = await device.send('dance')
-    expect((await device.settled(refused, 'rejected')).error).toMatchObject({ code: 'UNKNOWN_ACTION' })
-    const broken = await device.send('wait', 'no object')
-    expect((await device.settled(broken, 'failed')).error.message).not.toBe('')
-    const { reported } = (await server.api.get(`/clients/${device.clientId}`)).body
-    if (example.journal && example.transport === 'mqtt') expect(reported).toMatchObject({ journalId: expect.any(String) })
-  })
+  test
+    .skipIf(!example.available)
+    .concurrent('takes a command to its outcome, and refuses what it does not do', async () => {
+      const device = await startExample(example, 'outcome')
+      const picked = await device.send('pick', { order: 'A-1' })
+      expect(await device.settled(picked, 'completed')).toMatchObject({ attempt: 1, result: { picked: 1 } })
+      expect(device.picked()).toEqual([{ order: 'A-1' }])
+      const { items } = (await server.api.get(`/commands/${picked}/timeline`)).body
+      expect(items.map((event: { type: string }) => event.type)).toContain('execution.running')
+      const refused = await device.send('dance')
+      expect((await device.settled(refused, 'rejected')).error).toMatchObject({ code: 'UNKNOWN_ACTION' })
+      const broken = await device.send('wait', 'no object')
+      expect((await device.settled(broken, 'failed')).error.message).not.toBe('')
+      const { reported } = (await server.api.get(`/clients/${device.clientId}`)).body
+      if (example.journal && example.transport === 'mqtt')
+        expect(reported).toMatchObject({ journalId: expect.any(String) })
+    })
 
-  test.skipIf(!example.available).concurrent('a command that runs while the connection is lost is reported after it, and done once', async () => {
-    const device = await startExample(example, 'lost')
-    const running = await device.send('wait', { seconds: 1 })
-    await device.settled(running, 'running')
-    await device.disturb()
-    const meanwhile = await device.send('pick', { order: 'A-2' })
-    await device.settled(running, 'completed')
-    await device.settled(meanwhile, 'completed')
-    expect(device.picked()).toEqual([{ order: 'A-2' }])
-  })
+  test
+    .skipIf(!example.available)
+    .concurrent('a command that runs while the connection is lost is reported after it, and done once', async () => {
+      const device = await startExample(example, 'lost')
+      const running = await device.send('wait', { seconds: 1 })
+      await device.settled(running, 'running')
+      await device.disturb()
+      const meanwhile = await device.send('pick', { order: 'A-2' })
+      await device.settled(running, 'completed')
+      await device.settled(meanwhile, 'completed')
+      expect(device.picked()).toEqual([{ order: 'A-2' }])
+    })
 
   test.skipIf(!example.available).concurrent('a cancel ends what runs', async () => {
     const device = await startExample(example, 'cancel')
@@ -86,17 +88,19 @@ describe.for(RUNNABLE)('the example $name', (example) => {
     await device.settled(id, 'cancelled')
   })
 
-  test.skipIf(!example.available).concurrent('killed in the middle: outcome_unknown; another attempt is run', async () => {
-    const device = await startExample(example, 'killed')
-    const done = await device.send('pick', { order: 'A-3' })
-    await device.settled(done, 'completed')
-    const id = await device.send('wait', { seconds: 2 })
-    await device.settled(id, 'running')
-    await device.kill()
-    device.start()
-    await device.settled(id, 'outcome_unknown')
-    await server.api.post(`/commands/${id}/retry`)
-    expect(await device.settled(id, 'completed')).toMatchObject({ attempt: 2 })
-    expect(device.picked()).toEqual([{ order: 'A-3' }])
-  })
+  test
+    .skipIf(!example.available)
+    .concurrent('killed in the middle: outcome_unknown; another attempt is run', async () => {
+      const device = await startExample(example, 'killed')
+      const done = await device.send('pick', { order: 'A-3' })
+      await device.settled(done, 'completed')
+      const id = await device.send('wait', { seconds: 2 })
+      await device.settled(id, 'running')
+      await device.kill()
+      device.start()
+      await device.settled(id, 'outcome_unknown')
+      await server.api.post(`/commands/${id}/retry`)
+      expect(await device.settled(id, 'completed')).toMatchObject({ attempt: 2 })
+      expect(device.picked()).toEqual([{ order: 'A-3' }])
+    })
 })

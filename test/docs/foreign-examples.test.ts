@@ -34,7 +34,10 @@ describe.for([...UNRUN, 'python/device.py', 'javascript/device.mjs'])('%s', (nam
       return parseTopic(ROOT, topic)?.name
     })
     if (name === 'csharp/HttpDevice.cs') expect(topics).toEqual([])
-    else expect(names).toEqual(expect.arrayContaining(['clientStatus', 'clientCommands', 'clientReplies', 'commandStatus']))
+    else
+      expect(names).toEqual(
+        expect.arrayContaining(['clientStatus', 'clientCommands', 'clientReplies', 'commandStatus']),
+      )
   })
 })
 
@@ -47,7 +50,7 @@ describe.for(UNRUN)('%s', (name) => {
       /\bstatus = "(\w+)"/g,
       /\["status"\] = "(\w+)"/g,
       /status = own \? "(\w+)"/g,
-      /\? "(\w+)" : "/g,
+      /\bkeep\(.*\? "(\w+)" : "/g,
       /: "(outcome_unknown)"/g,
       /\bkeep\([^;]*?"(\w+)"\)/g,
       /\breport\([^;"]*"(\w+)"/g,
@@ -76,8 +79,11 @@ test('whoever keeps a journal names it before it subscribes', () => {
   for (const name of ['csharp/Device.cs', 'javascript/device.mjs']) {
     const source = read(name)
     expect(source.indexOf('journalId = journal.Id') + source.indexOf('version: ')).toBeGreaterThan(0)
-    const first = /[sS]ubscribe(?:Async)?\(\s*\[?\s*\$?["'`]signalbox\/v1\/clients\/[^"'`]*\/commands/.exec(source)?.index ?? 0
-    expect(source.search(/ublish(?:Async)?\(\$?["'`]signalbox\/v1\/clients\/\$?\{clientId\}\/status/)).toBeLessThan(first)
+    const first =
+      /[sS]ubscribe(?:Async)?\(\s*\[?\s*\$?["'`]signalbox\/v1\/clients\/[^"'`]*\/commands/.exec(source)?.index ?? 0
+    expect(source.search(/ublish(?:Async)?\(\$?["'`]signalbox\/v1\/clients\/\$?\{clientId\}\/status/)).toBeLessThan(
+      first,
+    )
   }
   expect(read('cpp/device.cpp')).not.toContain('body["journalId"]')
   expect(read('csharp/HttpDevice.cs')).toContain('?journalId=')

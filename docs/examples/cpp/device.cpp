@@ -1,13 +1,13 @@
 // A Signalbox device on a microcontroller: ESP32, Arduino core, PubSubClient, ArduinoJson 7, Preferences (NVS).
 //
-// PubSubClient sends the PUBACK before the callback returns, so nothing can be kept before it, and it publishes at QoS 0 only.
-// What follows from that:
-// - no journalId in the status: the server must not take this memory for a whole journal. What is on its way when the connection
-//   breaks becomes outcome_unknown (or is sent again, if the action is registered as at_least_once).
+// - PubSubClient sends the PUBACK as soon as the callback returns, whatever came of it. So the command is in NVS before the
+//   callback returns; if it could not be written, we disconnect, and no PUBACK goes out.
+// - NVS keeps the last (id, attempt) with its outcome, no more: register the client with {"maxInFlight":1}. Sent again, the last
+//   command is not run again.
+// - Therefore no journalId in the status: the server must not take the last command for the memory of all. What is on its way when
+//   the connection breaks becomes outcome_unknown (or is sent again, if the action is registered as at_least_once).
 // - `accepted` is reported once the command is in NVS: in the timeline one sees that it was really taken.
-// - NVS keeps the last (id, attempt) with its outcome: one command at a time (PATCH /clients/{id} {"maxInFlight":1}), so the
-//   last is enough. Sent again it is not run again.
-// - a report at QoS 0 may be lost: the outcome is sent again at every connection, and now and then until the next command comes.
+// - PubSubClient publishes at QoS 0 only: a report may be lost. The outcome is told at every connection, and five times.
 #include <ArduinoJson.h>
 #include <Preferences.h>
 #include <PubSubClient.h>
@@ -36,10 +36,11 @@ struct Last {
 static JsonDocument command;
 static bool waiting = false, cancelled = false, tell = false;
 static uint32_t arrivedAt, toldAt, triedAt;
+static int told = 0;
 
-void keep(const char* status) {
+bool keep(const char* status) {
   strlcpy(last.status, status, sizeof last.status);
-  nvs.putBytes("last", &last, sizeof last);  // one entry, written as a whole
+  return nvs.putBytes("last", &last, sizeof last) == sizeof last;  // one entry, written as a whole
 }
 
 bool publishJson(const char* topic, const JsonDocument& body, bool retain = false) {
@@ -81,7 +82,12 @@ void onMessage(char*, byte* payload, unsigned int length) {
     cancelled = false;
     waiting = !done;
     tell = true;
-    keep(done ? "completed" : "accepted");
+    told = 0;
+    if (!keep(done ? "completed" : "accepted")) {
+      last = {};
+      waiting = tell = false;
+      mqtt.disconnect();  // before the PUBACK: we do not have it
+    }
   } else if (strcmp(type, "cancel") == 0) {
     if (same && waiting) cancelled = true;
     else if (same) tell = true;  // what became of it
@@ -113,6 +119,7 @@ void perform() {
 
 void tellLast() {
   tell = false;
+  told++;
   toldAt = millis();
   if (last.status[0] == 0) return;
   if (strcmp(last.status, "rejected") == 0) report(last.id, last.attempt, "rejected", "UNKNOWN_ACTION", "not here");
@@ -155,6 +162,6 @@ void loop() {
   if (!mqtt.connected() && millis() - triedAt > 2000) connect();
   mqtt.loop();
   if (!mqtt.connected()) return;
-  if (tell || millis() - toldAt > 60000) tellLast();
+  if (tell || (told < 5 && millis() - toldAt > 60000)) tellLast();
   if (waiting) perform();
 }

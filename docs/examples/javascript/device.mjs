@@ -2,7 +2,7 @@
 //   npm install mqtt && SIGNALBOX_CLIENT_ID=pda-7 SIGNALBOX_CLIENT_KEY=sbk_... node device.mjs
 // In a service of your own rather use agent/agent.ts of this repository: it does the same and more, with SQLite.
 import { randomUUID } from 'node:crypto'
-import { appendFileSync, closeSync, existsSync, fsyncSync, openSync, readFileSync, truncateSync, writeSync } from 'node:fs'
+import { appendFileSync, existsSync, fsyncSync, openSync, readFileSync, truncateSync, writeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import mqtt from 'mqtt'
 
@@ -36,7 +36,10 @@ function openJournal() {
   const text = existsSync(journalFile) ? readFileSync(journalFile, 'utf8') : ''
   const whole = text.slice(0, text.lastIndexOf('\n') + 1) // a power cut may leave half a line: it was not acknowledged
   if (whole !== text) truncateSync(journalFile, Buffer.byteLength(whole))
-  const lines = whole.split('\n').filter(Boolean).map((line) => JSON.parse(line))
+  const lines = whole
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => JSON.parse(line))
   for (const entry of lines.slice(1)) attempts.set(`${entry.id} ${entry.attempt}`, entry)
   const opened = openSync(journalFile, 'a')
   // Names this memory: a new file is a new memory.
@@ -67,7 +70,9 @@ function settle(id, attempt, report) {
 /** Not started and never will be. Its report speaks for the id: what an older attempt did, or may have done, counts. */
 function giveUp(id, attempt, report) {
   const older = attemptsOf(id).filter((entry) => entry.attempt < attempt)
-  const decisive = ['completed', 'outcome_unknown'].map((status) => older.find((entry) => entry.report?.status === status))
+  const decisive = ['completed', 'outcome_unknown'].map((status) =>
+    older.find((entry) => entry.report?.status === status),
+  )
   settle(id, attempt, (decisive[0] ?? decisive[1])?.report ?? report)
 }
 
@@ -135,7 +140,8 @@ async function runAll() {
     const outcome = await perform(command, running.abort.signal)
     running = undefined
     settle(id, attempt, outcome)
-    for (const entry of attemptsOf(id)) if (entry.state === 'waiting') giveUp(id, entry.attempt, { status: 'cancelled' })
+    for (const entry of attemptsOf(id))
+      if (entry.state === 'waiting') giveUp(id, entry.attempt, { status: 'cancelled' })
   }
 }
 
@@ -143,7 +149,9 @@ async function perform({ id, attempt, action, payload }, signal) {
   report(id, { status: 'running', attempt })
   if (!Object.hasOwn(actions, action)) return { status: 'rejected', error: { code: 'UNKNOWN_ACTION', message: action } }
   try {
-    const result = await actions[action](payload, signal, (progress) => report(id, { status: 'running', attempt, progress }))
+    const result = await actions[action](payload, signal, (progress) =>
+      report(id, { status: 'running', attempt, progress }),
+    )
     return { status: 'completed', result }
   } catch (error) {
     if (signal.aborted) return { status: 'cancelled' } // these actions do nothing before they wait
@@ -168,7 +176,10 @@ const sentOn = new Map() // outcomes under way: `id attempt` -> connection
 
 /** Progress that cannot be sent now is not worth keeping. */
 function report(id, body) {
-  if (client.connected) client.publishAsync(`signalbox/v1/clients/${clientId}/commands/${id}/status`, JSON.stringify(body), { qos: 1 }).catch(() => {})
+  if (client.connected)
+    client
+      .publishAsync(`signalbox/v1/clients/${clientId}/commands/${id}/status`, JSON.stringify(body), { qos: 1 })
+      .catch(() => {})
 }
 
 function sendOutcome(entry) {
@@ -177,11 +188,16 @@ function sendOutcome(entry) {
   const key = `${id} ${attempt}`
   if (sentOn.get(key) === connection) return
   sentOn.set(key, connection) // the next connection sends it again
-  client.publish(`signalbox/v1/clients/${clientId}/commands/${id}/status`, JSON.stringify(entry.report), { qos: 1 }, (error) => {
-    if (error) return
-    sentOn.delete(key)
-    keep({ ...entry, reported: true }) // PUBACK: the server has committed it
-  })
+  client.publish(
+    `signalbox/v1/clients/${clientId}/commands/${id}/status`,
+    JSON.stringify(entry.report),
+    { qos: 1 },
+    (error) => {
+      if (error) return
+      sentOn.delete(key)
+      keep({ ...entry, reported: true }) // PUBACK: the server has committed it
+    },
+  )
 }
 
 client.on('connect', async () => {
@@ -189,7 +205,10 @@ client.on('connect', async () => {
   try {
     // The status first: the server must know the journal before it hands anything over.
     const status = { state: 'online', version: '1.0', journalId }
-    await client.publishAsync(`signalbox/v1/clients/${clientId}/status`, JSON.stringify(status), { qos: 1, retain: true })
+    await client.publishAsync(`signalbox/v1/clients/${clientId}/status`, JSON.stringify(status), {
+      qos: 1,
+      retain: true,
+    })
     await client.subscribeAsync(
       [
         `signalbox/v1/clients/${clientId}/commands`,
