@@ -29,7 +29,7 @@ export function accessRoutes(control: Control): Route[] {
       method: 'get',
       path: '/principals',
       summary: 'Who may call the API, by name.',
-      permission: 'access:manage',
+      permission: 'access:read',
       query: pagingBy(Id),
       responses: { 200: listOf(ListedPrincipal) },
       async handle({ query: { limit, cursor } }) {
@@ -61,7 +61,7 @@ export function accessRoutes(control: Control): Route[] {
       method: 'get',
       path: '/tokens',
       summary: 'Tokens that were not revoked, oldest first.',
-      permission: 'access:manage',
+      permission: 'access:read',
       query: pagingBy(z.uuid()),
       responses: { 200: listOf(Token) },
       async handle({ query: { limit, cursor } }) {

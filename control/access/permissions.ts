@@ -8,6 +8,8 @@ const PERMISSIONS = {
   'command:cancel': ['admin'],
   'client:read': ['admin', 'operator', 'technician', 'viewer'],
   'client:manage': ['admin'],
+  // Names, roles and times; no secret is ever read.
+  'access:read': ['admin', 'operator', 'technician', 'viewer'],
   'access:manage': ['admin'],
   'action:read': ['admin', 'operator', 'technician', 'viewer'],
   'action:manage': ['admin'],

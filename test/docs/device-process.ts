@@ -83,7 +83,7 @@ export interface DeviceProcess {
 
 export function createDeviceProcess(
   { command }: Example,
-  server: TestServer,
+  server: Pick<TestServer, 'http' | 'mqttPort'>,
   clientId: string,
   key: string,
 ): DeviceProcess {

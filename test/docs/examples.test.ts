@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, type TestContext, test } from 'vitest'
 import { connectDevice } from '../support/device.ts'
 import { openStream } from '../support/event-source.ts'
 import { startServer, type TestServer } from '../support/server.ts'
@@ -13,7 +13,7 @@ beforeAll(async () => {
 afterAll(() => server?.stop())
 
 /** Registers a client and starts the example as it. */
-async function startExample(example: Example, suffix: string) {
+async function startExample(example: Example, suffix: string, { onTestFinished }: TestContext) {
   const clientId = `${example.name}-${suffix}`
   const key = (await server.api.post('/clients', { id: clientId })).body.clientKey as string
   const device = createDeviceProcess(example, server, clientId, key)
@@ -46,8 +46,8 @@ async function startExample(example: Example, suffix: string) {
 describe.for(RUNNABLE)('the example $name', (example) => {
   test
     .skipIf(!example.available)
-    .concurrent('takes a command to its outcome, and refuses what it does not do', async () => {
-      const device = await startExample(example, 'outcome')
+    .concurrent('takes a command to its outcome, and refuses what it does not do', async (context) => {
+      const device = await startExample(example, 'outcome', context)
       const picked = await device.send('pick', { order: 'A-1' })
       expect(await device.settled(picked, 'completed')).toMatchObject({ attempt: 1, result: { picked: 1 } })
       expect(device.picked()).toEqual([{ order: 'A-1' }])
@@ -64,19 +64,22 @@ describe.for(RUNNABLE)('the example $name', (example) => {
 
   test
     .skipIf(!example.available)
-    .concurrent('a command that runs while the connection is lost is reported after it, and done once', async () => {
-      const device = await startExample(example, 'lost')
-      const running = await device.send('wait', { seconds: 1 })
-      await device.settled(running, 'running')
-      await device.disturb()
-      const meanwhile = await device.send('pick', { order: 'A-2' })
-      await device.settled(running, 'completed')
-      await device.settled(meanwhile, 'completed')
-      expect(device.picked()).toEqual([{ order: 'A-2' }])
-    })
+    .concurrent(
+      'a command that runs while the connection is lost is reported after it, and done once',
+      async (context) => {
+        const device = await startExample(example, 'lost', context)
+        const running = await device.send('wait', { seconds: 1 })
+        await device.settled(running, 'running')
+        await device.disturb()
+        const meanwhile = await device.send('pick', { order: 'A-2' })
+        await device.settled(running, 'completed')
+        await device.settled(meanwhile, 'completed')
+        expect(device.picked()).toEqual([{ order: 'A-2' }])
+      },
+    )
 
-  test.skipIf(!example.available).concurrent('a cancel ends what runs', async () => {
-    const device = await startExample(example, 'cancel')
+  test.skipIf(!example.available).concurrent('a cancel ends what runs', async (context) => {
+    const device = await startExample(example, 'cancel', context)
     const id = await device.send('wait', { seconds: 60 })
     const body = await device.settled(id, 'running')
     expect(body.status).toBe('running')
@@ -90,8 +93,8 @@ describe.for(RUNNABLE)('the example $name', (example) => {
 
   test
     .skipIf(!example.available)
-    .concurrent('killed in the middle: outcome_unknown; another attempt is run', async () => {
-      const device = await startExample(example, 'killed')
+    .concurrent('killed in the middle: outcome_unknown; another attempt is run', async (context) => {
+      const device = await startExample(example, 'killed', context)
       const done = await device.send('pick', { order: 'A-3' })
       await device.settled(done, 'completed')
       const id = await device.send('wait', { seconds: 2 })

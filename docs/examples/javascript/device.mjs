@@ -161,80 +161,74 @@ async function perform({ id, attempt, action, payload }, signal) {
 
 // ---- what goes out
 
-const client = mqtt.connect(`mqtt://${MQTT_HOST}:${MQTT_PORT}`, {
-  protocolVersion: 4, // 3.1.1: MQTT 5 is refused
-  clientId,
-  username: clientId,
-  password: clientKey,
-  clean: true,
-  keepalive: 30,
-  resubscribe: false, // we subscribe ourselves, after the status
-  queueQoSZero: false,
-})
-let connection = 0
-const sentOn = new Map() // outcomes under way: `id attempt` -> connection
+let client
+let sent // outcomes under way on this connection, as `id attempt`
 
 /** Progress that cannot be sent now is not worth keeping. */
 function report(id, body) {
-  if (client.connected)
-    client
-      .publishAsync(`signalbox/v1/clients/${clientId}/commands/${id}/status`, JSON.stringify(body), { qos: 1 })
-      .catch(() => {})
+  if (client.connected) client.publish(reportTopic(id), JSON.stringify(body), { qos: 1 }, () => {})
 }
+
+const reportTopic = (id) => `signalbox/v1/clients/${clientId}/commands/${id}/status`
 
 function sendOutcome(entry) {
-  if (!entry?.report || entry.reported || !client.connected) return
-  const { id, attempt } = entry
-  const key = `${id} ${attempt}`
-  if (sentOn.get(key) === connection) return
-  sentOn.set(key, connection) // the next connection sends it again
-  client.publish(
-    `signalbox/v1/clients/${clientId}/commands/${id}/status`,
-    JSON.stringify(entry.report),
-    { qos: 1 },
-    (error) => {
-      if (error) return
-      sentOn.delete(key)
-      keep({ ...entry, reported: true }) // PUBACK: the server has committed it
-    },
-  )
+  const key = `${entry?.id} ${entry?.attempt}`
+  if (!entry?.report || entry.reported || !client.connected || sent.has(key)) return
+  const here = sent.add(key)
+  client.publish(reportTopic(entry.id), JSON.stringify(entry.report), { qos: 1 }, (error) => {
+    here.delete(key)
+    if (!error) keep({ ...entry, reported: true }) // PUBACK: the server has committed it
+  })
 }
 
-client.on('connect', async () => {
-  connection++
-  try {
-    // The status first: the server must know the journal before it hands anything over.
-    const status = { state: 'online', version: '1.0', journalId }
-    await client.publishAsync(`signalbox/v1/clients/${clientId}/status`, JSON.stringify(status), {
-      qos: 1,
-      retain: true,
-    })
-    await client.subscribeAsync(
-      [
-        `signalbox/v1/clients/${clientId}/commands`,
-        'signalbox/v1/broadcast/commands',
-        `signalbox/v1/clients/${clientId}/config`,
-        `signalbox/v1/clients/${clientId}/replies`,
-      ],
-      { qos: 1 },
-    )
-    for (const entry of attempts.values()) sendOutcome(entry)
-  } catch (error) {
-    console.error(`not ready: ${error.message}`) // the connection broke, or a subscription was refused (128)
+/** One connection. The next one is a new client: what has to be sent again is for the journal to say, not for mqtt.js. */
+function connect() {
+  client = mqtt.connect(`mqtt://${MQTT_HOST}:${MQTT_PORT}`, {
+    protocolVersion: 4, // 3.1.1: MQTT 5 is refused
+    clientId,
+    username: clientId,
+    password: clientKey,
+    clean: true,
+    keepalive: 30,
+    reconnectPeriod: 0,
+  })
+  sent = new Set()
+  const current = client
+  client.on('connect', () => {
+    introduce(current).catch((error) => console.error(`not ready: ${error.message}`)) // a refused subscription, 128, too
+  })
+  // CONNACK 4: bad key, 5: disabled or a foreign client id, 3: the server's database is down.
+  client.on('error', (error) => console.error(`connection: ${error.message}`))
+  client.once('close', () => {
+    current.end(true) // fails what waits for its PUBACK
+    setTimeout(connect, 1000 + Math.random() * 1000)
+  })
+  // mqtt.js sends the PUBACK when the callback is called: after the journal. If that cannot be written, we end without.
+  client.handleMessage = (packet, callback) => {
+    try {
+      take(packet.topic, JSON.parse(packet.payload.toString()))
+    } catch (error) {
+      console.error(error)
+      process.exit(1)
+    }
+    callback()
   }
-})
-// CONNACK 4: bad key, 5: disabled or a foreign client id, 3: the server's database is down. mqtt.js tries again.
-client.on('error', (error) => console.error(`connection: ${error.message}`))
+}
 
-// mqtt.js sends the PUBACK when the callback is called: after the journal. If that cannot be written, we end without.
-client.handleMessage = (packet, callback) => {
-  try {
-    take(packet.topic, JSON.parse(packet.payload.toString()))
-  } catch (error) {
-    console.error(error)
-    process.exit(1)
-  }
-  callback()
+async function introduce(connection) {
+  // The status first: the server must know the journal before it hands anything over.
+  const status = JSON.stringify({ state: 'online', version: '1.0', journalId })
+  await connection.publishAsync(`signalbox/v1/clients/${clientId}/status`, status, { qos: 1, retain: true })
+  await connection.subscribeAsync(
+    [
+      `signalbox/v1/clients/${clientId}/commands`,
+      'signalbox/v1/broadcast/commands',
+      `signalbox/v1/clients/${clientId}/config`,
+      `signalbox/v1/clients/${clientId}/replies`,
+    ],
+    { qos: 1 },
+  )
+  for (const entry of attempts.values()) sendOutcome(entry)
 }
 
 function take(topic, body) {
@@ -246,4 +240,5 @@ function take(topic, body) {
   else if (body.type === 'cancel') takeCancel(body)
 }
 
+connect()
 recover()
