@@ -24,6 +24,13 @@ const ErrorBody = z.object({
 /** The door of clients that cannot speak MQTT: commands come on a stream, reports go out by PUT and POST. */
 export function httpAgentRoutes({ httpSessions, settings }: Control): Route[] {
   async function report(clientId: string, commandId: string, body: Report) {
+    const bytes = Buffer.byteLength(JSON.stringify(body))
+    if (bytes > settings.MAX_PAYLOAD_BYTES) {
+      throw new AppError(
+        'PAYLOAD_TOO_LARGE',
+        `The report has ${bytes} bytes; at most ${settings.MAX_PAYLOAD_BYTES} are taken, as over MQTT.`,
+      )
+    }
     const { after } = await within(settings.DATABASE_TIMEOUT_SECONDS, httpSessions.report(clientId, commandId, body))
     return { status: 200, body: { commandId, status: after.status, attempt: after.attempt } }
   }
