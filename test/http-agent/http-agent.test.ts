@@ -171,7 +171,7 @@ test('a stream that ends before the first report: unknown without a journal, sen
 test('a report is at most as large as over MQTT', async () => {
   const client = await register('h11')
   const { body } = await server.api.post('/commands', { clientId: 'h11', action: 'print' })
-  const large = await client.http.post(`/commands/${body.id}/result`, 'x'.repeat(300 * 1024))
+  const large = await client.http.post(`/commands/${body.id}/result`, { text: 'x'.repeat(300 * 1024) })
   expect(large.body).toMatchObject({ status: 413, code: 'PAYLOAD_TOO_LARGE' })
   expect(await statusOf(body.id)).toBe('pending')
 })
