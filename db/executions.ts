@@ -1,11 +1,10 @@
 import { sql } from 'kysely'
 import type { Target } from '../schemas/commands.ts'
 import type { EventType } from '../schemas/events.ts'
-import type { Delivery, Execution, ExecutionError, Progress, Status } from '../schemas/executions.ts'
+import type { Delivery, ExecutionError, Progress, Status } from '../schemas/executions.ts'
 import type { Json } from '../schemas/json.ts'
-import type { Page, Paging } from '../schemas/paging.ts'
 import type { Db } from './connect.ts'
-import { compact, instant, millis, page, rows } from './rows.ts'
+import { instant, millis, rows } from './rows.ts'
 
 export interface ExecutionKey {
   commandId: string
@@ -292,63 +291,6 @@ export async function storeExecutions(db: Db, changes: ExecutionChange[]): Promi
   return stored.rows.map((row) => ({ commandId: row.command_id, clientId: row.client_id }))
 }
 
-export interface DueWork {
-  key: ExecutionKey
-  why: 'expire' | 'timeout' | 'due'
-}
-
-/** Pending rows past their expiry, handed-over rows past their deadline, and waits that are over; at most `limit` of each. */
-export async function findDueExecutions(db: Db, limit: number): Promise<DueWork[]> {
-  const found = await sql<{ command_id: string; client_id: string; why: DueWork['why'] }>`
-    (select command_id, client_id, 'expire' as why from executions
-      where status = 'pending' and expires_at <= clock_timestamp() order by expires_at limit ${limit})
-    union all
-    (select command_id, client_id, 'timeout' from executions
-      where status in ('queued', 'delivered', 'running') and deadline <= clock_timestamp() order by deadline limit ${limit})
-    union all
-    (select command_id, client_id, 'due' from executions
-      where status = 'pending' and not_before <= clock_timestamp() order by not_before limit ${limit})`.execute(db)
-  return found.rows.map((row) => ({ key: { commandId: row.command_id, clientId: row.client_id }, why: row.why }))
-}
-
-export interface NeglectedSession {
-  clientId: string
-  epoch: number
-  /** Another session is the client's current one: this one has to close (rule 10). */
-  superseded: boolean
-}
-
-/** Of these sessions, those with something to claim or a successor: what the fast path missed. */
-export async function findNeglectedSessions(
-  db: Db,
-  sessions: { clientId: string; epoch: number }[],
-): Promise<NeglectedSession[]> {
-  const found = await sql<{
-    client_id: string
-    epoch: number
-    superseded: boolean
-    claimable: boolean
-  }>`
-    select s.client_id, s.epoch, k.session_epoch is distinct from s.epoch as superseded,
-      exists (select 1 from executions e where e.client_id = s.client_id and e.status = 'pending' and e.not_before is null) as claimable
-    from ${rows(sessions.map(({ clientId, epoch }) => ({ client_id: clientId, epoch })))} as s(client_id text, epoch bigint)
-    left join clients k on k.id = s.client_id`.execute(db)
-  return found.rows
-    .filter((row) => row.superseded || row.claimable)
-    .map((row) => ({ clientId: row.client_id, epoch: row.epoch, superseded: row.superseded }))
-}
-
-/** Claims of sessions that ended without a word (a killed node) and that no journal vouches for: oldest first. */
-export async function findOrphanedClaims(db: Db, limit: number): Promise<(ExecutionKey & { epoch: number })[]> {
-  const found = await sql<{ command_id: string; client_id: string; epoch: number }>`
-    select e.command_id, e.client_id, e.epoch from executions e join clients k on k.id = e.client_id
-    join commands c on c.id = e.command_id
-    where e.status = 'queued' and e.epoch is distinct from k.session_epoch
-      and c.delivery = 'at_most_once' and e.handovers -> -1 ->> 'journalId' is null
-    order by e.command_id limit ${limit}`.execute(db)
-  return found.rows.map((row) => ({ commandId: row.command_id, clientId: row.client_id, epoch: row.epoch }))
-}
-
 /** A command's executions on clients that were not deleted: nobody else can be asked, or sent anything. */
 export async function findExecutionKeys(db: Db, commandId: string, clientIds?: string[]): Promise<ExecutionKey[]> {
   let query = db
@@ -373,110 +315,6 @@ export async function findUnsettledOfDeleted(db: Db, clientId: string | null, li
       and e.status in ('queued', 'delivered', 'running'))
     limit ${limit}`.execute(db)
   return found.rows.map((row) => ({ commandId: row.command_id, clientId: row.client_id }))
-}
-
-/** One page of a command's executions, by client id. */
-export async function listExecutions(
-  db: Db,
-  commandId: string,
-  filter: { status?: Status },
-  paging: Paging,
-): Promise<Page<Execution>> {
-  let query = db.selectFrom('executions').selectAll().where('command_id', '=', commandId)
-  if (filter.status) query = query.where('status', '=', filter.status)
-  if (paging.after !== undefined) query = query.where('client_id', '>', paging.after)
-  const found = await query
-    .orderBy('client_id')
-    .limit(paging.limit + 1)
-    .execute()
-  return page(
-    found,
-    paging.limit,
-    (row) => row.client_id,
-    (row) => ({
-      commandId: row.command_id,
-      clientId: row.client_id,
-      status: row.status as Status,
-      attempt: row.attempt,
-      ...compact({
-        progress: row.progress as Execution['progress'],
-        result: row.result as Json | null,
-        error: row.error as Execution['error'],
-        queuedAt: row.queued_at?.toISOString(),
-        deliveredAt: row.delivered_at?.toISOString(),
-        startedAt: row.started_at?.toISOString(),
-        completedAt: row.completed_at?.toISOString(),
-        cancelRequestedAt: row.cancel_requested_at?.toISOString(),
-      }),
-    }),
-  )
-}
-
-export interface UnsettledFacts {
-  clientId: string
-  status: Status
-  attempt: number
-  priority: number
-  disabled: boolean
-  online: boolean
-  presenceSince: string
-  notBefore: string | null
-  deadline: string | null
-  cancelRequestedAt: string | null
-  maxRetries: number
-  maxInFlight: number
-  inFlight: number
-  ahead: number
-  error: { code: string; message: string } | null
-  queuedAt: string | null
-}
-
-/** What there is to know about each execution of a command that has not ended, for `explain`. */
-export async function loadUnsettledFacts(db: Db, commandId: string, limit: number): Promise<UnsettledFacts[]> {
-  const found = await sql<{
-    client_id: string
-    status: Status
-    attempt: number
-    priority: number
-    disabled: boolean
-    online: boolean
-    presence_since: Date
-    not_before: Date | null
-    deadline: Date | null
-    cancel_requested_at: Date | null
-    max_retries: number
-    max_in_flight: number
-    in_flight: number
-    ahead: number
-    error: { code: string; message: string } | null
-    queued_at: Date | null
-  }>`
-    select e.client_id, e.status, e.attempt, e.priority, k.disabled, k.session_epoch is not null as online, k.presence_since,
-      e.not_before, e.deadline, e.cancel_requested_at, c.max_retries, k.max_in_flight, e.error, e.queued_at,
-      (select count(*)::integer from executions o where o.client_id = e.client_id and o.status in ('queued', 'delivered', 'running')) as in_flight,
-      (select count(*)::integer from executions o where o.client_id = e.client_id and o.status = 'pending' and o.not_before is null
-        and (o.priority > e.priority or (o.priority = e.priority and o.command_id < e.command_id))) as ahead
-    from executions e join commands c on c.id = e.command_id join clients k on k.id = e.client_id
-    where e.command_id = ${commandId} and e.status in ('pending', 'queued', 'delivered', 'running', 'outcome_unknown')
-    order by e.client_id limit ${limit}`.execute(db)
-  return found.rows.map((row) => ({
-    clientId: row.client_id,
-    status: row.status,
-    attempt: row.attempt,
-    priority: row.priority,
-    disabled: row.disabled,
-    online: row.online,
-    presenceSince: row.presence_since.toISOString(),
-    notBefore: row.not_before?.toISOString() ?? null,
-    deadline: row.deadline?.toISOString() ?? null,
-    cancelRequestedAt: row.cancel_requested_at?.toISOString() ?? null,
-    maxRetries: row.max_retries,
-    maxInFlight: row.max_in_flight,
-    inFlight: row.in_flight,
-    ahead: row.ahead,
-    error: row.error,
-    queuedAt: row.queued_at?.toISOString() ?? null,
-  }))
 }
 
 function toStored(row: StateRow): StoredExecution {

@@ -55,7 +55,7 @@ export function httpAgentRoutes({ httpSessions, settings }: Control): Route[] {
         const { ended } = await httpSessions.open(client, stream, query.journalId)
         gone.addEventListener('abort', channel.close)
         if (gone.aborted) channel.close()
-        channel.closed.then(ended).catch(() => undefined)
+        void channel.closed.then(ended)
         return eventStream(channel)
       },
     }),

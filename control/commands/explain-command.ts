@@ -1,5 +1,5 @@
 import type { Db } from '../../db/connect.ts'
-import { loadUnsettledFacts, type UnsettledFacts } from '../../db/executions.ts'
+import { loadUnsettledFacts, type UnsettledFacts } from '../../db/execution-reads.ts'
 import type { Explanation } from '../../schemas/commands.ts'
 import type { Session, Sessions } from '../sessions/sessions.ts'
 import { readCommand } from './read-commands.ts'

@@ -1,7 +1,7 @@
 import { type CommandFacts, findCommand, listCommands } from '../../db/commands.ts'
 import type { Db } from '../../db/connect.ts'
 import { listTimeline } from '../../db/events.ts'
-import { listExecutions } from '../../db/executions.ts'
+import { listExecutions } from '../../db/execution-reads.ts'
 import type { Command, ListCommands } from '../../schemas/commands.ts'
 import { AppError } from '../../schemas/errors.ts'
 import type { Event } from '../../schemas/events.ts'

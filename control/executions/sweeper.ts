@@ -1,7 +1,7 @@
 import type { Logger } from 'pino'
 import { type Db, isDatabaseDown } from '../../db/connect.ts'
-import { findDueExecutions, findNeglectedSessions, findOrphanedClaims } from '../../db/executions.ts'
 import { forgetIdempotencyKeys, forgetPreviews } from '../../db/new-commands.ts'
+import { findDueExecutions, findNeglectedSessions, findOrphanedClaims } from '../../db/overdue-executions.ts'
 import { abandonOfDeleted } from '../clients/manage-clients.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import type { Transport } from '../transport.ts'

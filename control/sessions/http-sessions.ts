@@ -107,10 +107,14 @@ export function createHttpSessions(deps: HttpSessionsDeps): HttpSessions {
       open.set(client.id, current)
       const ended = async (): Promise<void> => {
         session.ending = true
-        await deps.sessions.end(session).finally(() => {
+        try {
+          await deps.sessions.end(session)
+        } catch (error) {
+          deps.log.warn({ clientId: client.id, reason: (error as Error).message }, 'session end is not committed')
+        } finally {
           if (open.get(client.id) === current) open.delete(client.id)
           current.ended.resolve()
-        })
+        }
       }
       try {
         await deps.dispatch.ready(session)
