@@ -111,7 +111,7 @@ export function createTransport(deps: {
         return zone !== undefined && !config.zones.includes(zone)
       })
       if (client && lost.length > 0)
-        await new Promise<void>((resolve) => client.unsubscribe(lost.map((topic) => topic) as never, () => resolve()))
+        await new Promise<void>((resolve) => client.unsubscribe(lost as never, () => resolve()))
       await publish('clientConfig', { clientId }, encode(config), { qos: 1, retain: true })
     },
 

@@ -98,23 +98,18 @@ export function createLedger(deps: LedgerDeps): Ledger {
   )
   const laneOf = (clientId: string) => lanes[hash(clientId) % LANES] as Batcher<Job, Outcome>
 
-  /** Sessions whose last claim got no answer: it may have been committed, and was not forwarded. */
-  const uncertain = new Set<number>()
-
   async function runLane(jobs: Job[]): Promise<Outcome[]> {
-    const epochs = jobs.flatMap((job) => (job.kind === 'claim' ? [job.session.epoch] : []))
     try {
-      const outcomes = await runRound(jobs, 0)
-      for (const epoch of epochs) uncertain.delete(epoch)
-      return outcomes
+      return await runRound(jobs, 0)
     } catch (error) {
-      for (const epoch of epochs) uncertain.add(epoch)
+      // A claim without an answer may have been committed, and was not forwarded: its repetition looks for it.
+      for (const job of jobs) if (job.kind === 'claim') job.session.uncertain = true
       throw error
     }
   }
 
   async function runRound(jobs: Job[], races: number): Promise<Outcome[]> {
-    const read = await load(deps.db, jobs, uncertain)
+    const read = await load(deps.db, jobs)
     const context: Context = { now: read.now, backoff: deps.backoff, random: deps.random ?? Math.random }
     const outcomes = new Map<Job, Outcome>()
     for (const job of jobs) outcomes.set(job, decide(job, read, context))
@@ -136,9 +131,10 @@ export function createLedger(deps: LedgerDeps): Ledger {
     const again: Job[] = []
     for (const job of new Set(lost.flatMap((work) => work.touchedBy))) {
       const outcome = outcomes.get(job) as Outcome
-      if (job.kind === 'claim') outcome.claimed = (outcome.claimed ?? []).filter((item) => !lostKeys.has(keyOf(item)))
+      if (job.kind === 'claim') outcome.claimed = without(outcome.claimed, lostKeys)
       // What needs the client's current session loses for good once there is a newer one: no reason to fail the others.
-      else if (job.kind === 'open' && job.session !== null && races >= MAX_GUARDED_RACES) dropLost(outcome, lostKeys)
+      else if (job.kind === 'open' && job.session !== null && races >= MAX_GUARDED_RACES)
+        outcome.open = without(outcome.open, lostKeys)
       else again.push(job)
     }
     if (again.length === 0) return
@@ -150,7 +146,7 @@ export function createLedger(deps: LedgerDeps): Ledger {
       if (job.kind !== 'open') outcomes.set(job, later)
       else
         outcomes.set(job, {
-          open: [...(earlier.open ?? []).filter((item) => !lostKeys.has(keyOf(item))), ...(later.open ?? [])],
+          open: [...without(earlier.open, lostKeys), ...(later.open ?? [])],
         })
     }
   }
@@ -167,9 +163,8 @@ export function createLedger(deps: LedgerDeps): Ledger {
   }
 }
 
-function dropLost(outcome: Outcome, lostKeys: Set<string>): void {
-  outcome.open = (outcome.open ?? []).filter((item) => !lostKeys.has(keyOf(item)))
-}
+const without = <T extends ExecutionKey>(items: T[] = [], lostKeys: Set<string>): T[] =>
+  items.filter((item) => !lostKeys.has(keyOf(item)))
 
 interface Read {
   now: number
@@ -179,7 +174,7 @@ interface Read {
 }
 
 /** Reads everything the jobs of a round are about; a row that several of them touch is in hand once. */
-async function load(db: Db, jobs: Job[], uncertain: Set<number>): Promise<Read> {
+async function load(db: Db, jobs: Job[]): Promise<Read> {
   const keys = new Map(jobs.flatMap((job) => (job.kind === 'apply' ? [[keyOf(job.key), job.key] as const] : [])))
   const openClients = new Set(jobs.flatMap((job) => (job.kind === 'open' ? [job.clientId] : [])))
   const sessions = new Map(
@@ -189,16 +184,7 @@ async function load(db: Db, jobs: Job[], uncertain: Set<number>): Promise<Read> 
   const [named, open, claimable] = await Promise.all([
     keys.size > 0 ? loadExecutions(db, [...keys.values()]) : nothing,
     openClients.size > 0 ? loadOpenExecutions(db, [...openClients]) : nothing,
-    sessions.size > 0
-      ? loadClaimable(
-          db,
-          [...sessions.values()].map(({ clientId, epoch, uncertain: unsure }) => ({
-            clientId,
-            epoch,
-            uncertain: unsure || uncertain.has(epoch),
-          })),
-        )
-      : nothing,
+    sessions.size > 0 ? loadClaimable(db, [...sessions.values()]) : nothing,
   ])
   const working = new Map<string, Working>()
   const inHand = (item: StoredExecution): Working => {

@@ -66,6 +66,20 @@ const RETRYABLE = ['failed', 'rejected', 'expired', 'outcome_unknown'] satisfies
 export const inFlight = (status: Status): boolean =>
   status === 'queued' || status === 'delivered' || status === 'running'
 
+/** What an attempt begins with. */
+const UNCLAIMED = {
+  status: 'pending',
+  epoch: null,
+  deadline: null,
+  progress: null,
+  result: null,
+  error: null,
+  queuedAt: null,
+  deliveredAt: null,
+  startedAt: null,
+  completedAt: null,
+} as const
+
 export function newExecution(
   from: Pick<
     ExecutionState,
@@ -74,22 +88,13 @@ export function newExecution(
 ): ExecutionState {
   return {
     ...from,
-    status: 'pending',
+    ...UNCLAIMED,
     attempt: 1,
-    epoch: null,
     handovers: [],
     silentAttempts: [],
     completedBefore: null,
     cancelRequestedAt: null,
     cancelReason: null,
-    deadline: null,
-    progress: null,
-    result: null,
-    error: null,
-    queuedAt: null,
-    deliveredAt: null,
-    startedAt: null,
-    completedAt: null,
   }
 }
 
@@ -235,7 +240,7 @@ function sessionReady(
   if (state.epoch === session.epoch) return still(state)
 
   const first = firstJournal(state, state.attempt) ?? null
-  if (!withdrawn && (state.delivery === 'at_least_once' || sameMemory)) return redeliver(state, session, context)
+  if (!withdrawn && (state.delivery === 'at_least_once' || sameMemory)) return redeliver(state, session)
   if (state.delivery === 'at_most_once' && !sameMemory && (first === null || session.statusSeen)) {
     return settle(state, 'outcome_unknown', context, {
       error: {
@@ -247,11 +252,7 @@ function sessionReady(
   return withdrawn ? { state, events: [], effect: 'send-cancel' } : still(state)
 }
 
-function redeliver(
-  state: ExecutionState,
-  session: { epoch: number; journalId: string | null },
-  _context: Context,
-): Transition {
+function redeliver(state: ExecutionState, session: { epoch: number; journalId: string | null }): Transition {
   const handover = { attempt: state.attempt, journalId: session.journalId }
   // A flapping client adds nothing after its first redelivery to the same memory.
   const last = state.handovers.at(-1)
@@ -430,18 +431,9 @@ function nextAttempt(state: ExecutionState, silent: boolean, error: ExecutionErr
 function unclaimedAttempt(state: ExecutionState, silent: boolean): ExecutionState {
   return {
     ...state,
-    status: 'pending',
+    ...UNCLAIMED,
     attempt: state.attempt + 1,
-    epoch: null,
     silentAttempts: silent ? [...state.silentAttempts, state.attempt] : state.silentAttempts,
-    deadline: null,
-    progress: null,
-    result: null,
-    error: null,
-    queuedAt: null,
-    deliveredAt: null,
-    startedAt: null,
-    completedAt: null,
   }
 }
 

@@ -6,6 +6,7 @@ import { AppError } from '../../schemas/errors.ts'
 import { createBatcher } from '../batcher.ts'
 import type { Ledger } from '../executions/ledger.ts'
 import type { Outlet, Transport } from '../transport.ts'
+import { within } from '../within.ts'
 import { createKeyedLock } from './keyed-lock.ts'
 
 /** How a client's own `commands` topic stands: nothing is sent before it is granted at QoS 1. */
@@ -117,13 +118,7 @@ export function createSessions(deps: SessionsDeps): Sessions {
 
   /** Sessions of one client begin and end in their order; what the end of the older one decides, the new one must see. */
   async function endOlder(older: Session): Promise<void> {
-    const ended = older.outlet.close(older, 'another connection of this client takes over').then(() => true)
-    if (!(await Promise.race([ended, timeUp(deps.endTimeoutSeconds)]))) {
-      throw new AppError(
-        'UNAVAILABLE',
-        `the older session of ${older.clientId} could not be ended: the database does not answer`,
-      )
-    }
+    await within(deps.endTimeoutSeconds, older.outlet.close(older, 'another connection of this client takes over'))
   }
 
   return {
@@ -162,10 +157,4 @@ export function createSessions(deps: SessionsDeps): Sessions {
       await Promise.all([opening.stop(), closing.stop(), reporting.stop()])
     },
   }
-}
-
-function timeUp(seconds: number): Promise<false> {
-  return new Promise((resolve) => {
-    setTimeout(resolve, seconds * 1000, false).unref()
-  })
 }
