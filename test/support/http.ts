@@ -1,3 +1,6 @@
+/** The bootstrap administrator of every server under test. */
+export const ADMIN_TOKEN = 'sbt_test-administrator-0123456789'
+
 export interface Answer<T = Record<string, unknown>> {
   status: number
   headers: Headers

@@ -4,8 +4,9 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import type { Passed } from '../../control/control.ts'
 import type { TestDatabase } from './database.ts'
-import { type Http, httpClient } from './http.ts'
-import { ADMIN_TOKEN } from './server.ts'
+import { ADMIN_TOKEN, type Http, httpClient } from './http.ts'
+
+export type KillPoint = Parameters<Passed>[0]
 
 export interface ServerProcess {
   api: Http
@@ -19,13 +20,21 @@ export interface ServerProcess {
 
 /**
  * The real server as a process of its own, on free ports. `killAt` names a point of a command's way where it ends itself with
- * SIGKILL, the first time it gets there.
+ * SIGKILL.
  */
 export async function startServerProcess(
-  database: TestDatabase,
-  options: { killAt?: Parameters<Passed>[0]; settings?: Record<string, unknown> } = {},
+  database: Pick<TestDatabase, 'url'>,
+  options: {
+    killAt?: KillPoint
+    /** The how many-th time; default: the first. */
+    killAfter?: number
+    settings?: Record<string, unknown>
+    env?: Record<string, string>
+    /** The program that is started instead of the one in this tree. */
+    program?: string
+  } = {},
 ): Promise<ServerProcess> {
-  const program = fileURLToPath(new URL('./killable-server.ts', import.meta.url))
+  const program = options.program ?? fileURLToPath(new URL('./killable-server.ts', import.meta.url))
   const child = spawn(process.execPath, [program], {
     stdio: ['ignore', 'pipe', 'inherit'],
     env: {
@@ -41,6 +50,8 @@ export async function startServerProcess(
         ...options.settings,
       }),
       KILL_AT: options.killAt ?? '',
+      KILL_AFTER: String(options.killAfter ?? 1),
+      ...options.env,
     },
   })
   const exited = once(child, 'exit')

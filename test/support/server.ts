@@ -3,9 +3,9 @@ import { pino } from 'pino'
 import { type Addresses, createApp, type Overrides } from '../../app.ts'
 import { parseSettings } from '../../schemas/settings.ts'
 import { createTestDatabase, type TestDatabase } from './database.ts'
-import { type Http, httpClient } from './http.ts'
+import { ADMIN_TOKEN, type Http, httpClient } from './http.ts'
 
-export const ADMIN_TOKEN = 'sbt_test-administrator-0123456789'
+export { ADMIN_TOKEN }
 
 export interface TestServer extends Addresses {
   database_: TestDatabase

@@ -1,0 +1,69 @@
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Agent } from '../../agent/agent.ts'
+import type { Handler } from '../../agent/handlers.ts'
+import { Journal } from '../../agent/journal.ts'
+import { openEffects, type Work } from './work.ts'
+
+/** A process of devices: each the agent that real devices run, with an effect that can be counted from outside. */
+export interface HostOrders {
+  url: string
+  directory: string
+  devices: { id: string; clientKey: string }[]
+  /** Ends the process with SIGKILL before or after the nth of these steps of a journal. */
+  killAt?: { when: 'before' | 'after'; step: JournalStep; nth: number }
+  keepaliveSeconds?: number
+}
+
+export const JOURNAL_STEPS = ['received', 'cancelled', 'started', 'finished', 'gaveUp', 'acknowledged'] as const
+export type JournalStep = (typeof JOURNAL_STEPS)[number]
+
+process.once('disconnect', () => process.exit(0))
+process.once('message', (orders: HostOrders) => void begin(orders))
+
+async function begin(orders: HostOrders): Promise<void> {
+  if (orders.killAt) dieAt(orders.killAt)
+  const effects = openEffects(join(orders.directory, 'effects.jsonl'))
+  const agents = orders.devices.map(({ id, clientKey }) => {
+    const act =
+      (mayFail: boolean): Handler =>
+      async ({ id: commandId, attempt, payload }) => {
+        const { thinkMs, fails } = payload as unknown as Work
+        effects.append({ clientId: id, id: commandId, attempt })
+        // It has happened: a cancel comes too late, and the outcome says so.
+        if (thinkMs > 0) await sleep(thinkMs)
+        if (fails && mayFail) throw Object.assign(new Error('out of paper'), { code: 'OUT_OF_PAPER' })
+        return { done: true }
+      }
+    return new Agent({
+      url: orders.url,
+      clientId: id,
+      clientKey,
+      journal: join(orders.directory, `${id}.sqlite`),
+      handlers: { print: act(true), index: act(true) },
+      concurrency: 2,
+      ...(orders.keepaliveSeconds ? { keepaliveSeconds: orders.keepaliveSeconds } : {}),
+    })
+  })
+  for (const agent of agents) await agent.start()
+  process.send?.('started')
+  process.once('message', async () => {
+    await Promise.all(agents.map((agent) => agent.stop()))
+    process.exit(0)
+  })
+}
+
+/** A kill point from outside: the agent itself knows nothing of it. */
+function dieAt({ when, step, nth }: NonNullable<HostOrders['killAt']>): void {
+  // biome-ignore lint/suspicious/noExplicitAny: whatever the step takes, it is passed on
+  const steps = Journal.prototype as any
+  const original = steps[step]
+  let left = nth
+  steps[step] = function (...args: unknown[]) {
+    const now = --left === 0
+    if (now && when === 'before') process.kill(process.pid, 'SIGKILL')
+    const answer = original.apply(this, args)
+    if (now) process.kill(process.pid, 'SIGKILL')
+    return answer
+  }
+}

@@ -1,0 +1,66 @@
+import { join } from 'node:path'
+import type { HostOrders } from './agent-host.ts'
+import { type AgentHost, startAgents } from './agents.ts'
+import { type PlainDevice, startPlainDevice } from './plain-device.ts'
+import type { Stand } from './stand.ts'
+import { ACTIONS } from './work.ts'
+
+/** The devices of a stand: agents in a few processes, and some without a journal. */
+export interface Fleet {
+  hosts: AgentHost[]
+  plain: PlainDevice[]
+  clientIds: string[]
+  plainIds: ReadonlySet<string>
+  zones: string[]
+  /** What a process of agents was started with: to start it again after a kill. */
+  orders: HostOrders[]
+  /** Agents stop as when a device is switched off properly, so that their journals are at rest. */
+  stop(): Promise<void>
+}
+
+const ZONES = ['A', 'B', 'C']
+
+/** Registers the actions and the clients, and starts them. */
+export async function startFleet(
+  stand: Stand,
+  sizes: { agents: number; hosts: number; plain: number },
+  options: { url?: string; env?: Record<string, string>; keepaliveSeconds?: number } = {},
+): Promise<Fleet> {
+  for (const [name, action] of Object.entries(ACTIONS)) {
+    const { status } = await stand.api.send('PUT', `/actions/${name}`, action)
+    if (status >= 300) throw new Error(`action ${name}: ${status}`)
+  }
+  const ids = (prefix: string, count: number): string[] =>
+    Array.from({ length: count }, (_, index) => `${prefix}-${String(index + 1).padStart(3, '0')}`)
+  const registered = async (list: string[]): Promise<{ id: string; clientKey: string }[]> => {
+    const clients = []
+    for (const [index, id] of list.entries())
+      clients.push({ id, clientKey: await stand.register(id, { zones: [ZONES[index % ZONES.length]] }) })
+    return clients
+  }
+  const agents = await registered(ids('agent', sizes.agents))
+  const plainClients = await registered(ids('plain', sizes.plain))
+  const directory = join(stand.directory, 'devices')
+  const orders = Array.from({ length: sizes.hosts }, (_, host) => ({
+    url: options.url ?? stand.mqtt,
+    directory,
+    devices: agents.filter((_device, index) => index % sizes.hosts === host),
+    ...(options.keepaliveSeconds ? { keepaliveSeconds: options.keepaliveSeconds } : {}),
+  }))
+  const hosts = await Promise.all(orders.map(async (order) => stand.use(await startAgents(order, options.env))))
+  const mqttPort = Number(new URL(options.url ?? stand.mqtt).port)
+  const plain = plainClients.map(({ id: clientId, clientKey }) =>
+    stand.use(startPlainDevice({ mqttPort, clientId, clientKey, directory })),
+  )
+  return {
+    hosts,
+    plain,
+    clientIds: [...agents, ...plainClients].map(({ id }) => id),
+    plainIds: new Set(plainClients.map(({ id }) => id)),
+    zones: ZONES,
+    orders,
+    stop: async () => {
+      await Promise.all([...hosts.map((host) => host.stop()), ...plain.map((device) => device[Symbol.asyncDispose]())])
+    },
+  }
+}
