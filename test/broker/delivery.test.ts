@@ -12,8 +12,10 @@ import {
   statusOf,
   untilExplained,
   untilStatus,
+  watchBroker,
 } from './support/scene.ts'
 
+const broker = watchBroker()
 let server: TestServer
 
 beforeAll(async () => {
@@ -109,6 +111,32 @@ test('a retained config and a command in the same moment both arrive: 20 of 20',
     await until(() => configs().length === round + 1, `config ${round}`)
   }
   expect(configs()).toEqual(Array.from({ length: 21 }, (_, index) => 100 + index))
+  await device.end()
+})
+
+test('messages that overtake each other inside the broker both arrive: 20 of 20', async () => {
+  const device = await enter(server, 'overtaken', await register(server, 'overtaken'))
+  await device.subscribe([own('overtaken', 'config'), own('overtaken', 'replies')])
+  await until(() => device.received(own('overtaken', 'config')).length === 1, 'the retained config')
+  for (let round = 1; round <= 20; round++) {
+    // In one tick: keeping the first takes a step, so that the second is written before it.
+    for (const [topic, retain] of [
+      ['config', true],
+      ['replies', false],
+    ] as const) {
+      const payload = Buffer.from(JSON.stringify({ round }))
+      broker().publish(
+        { cmd: 'publish', topic: own('overtaken', topic), payload, qos: 1, retain, dup: false },
+        () => undefined,
+      )
+    }
+    const arrived = (topic: string) =>
+      device.received(own('overtaken', topic)).some(({ payload }) => payload.round === round)
+    await until(() => arrived('replies'), `reply ${round}`)
+    await until(() => arrived('config'), `config ${round}`)
+  }
+  const order = device.received().filter(({ payload }) => payload.round === 20)
+  expect(order.map(({ topic }) => topic)).toEqual([own('overtaken', 'replies'), own('overtaken', 'config')])
   await device.end()
 })
 

@@ -240,5 +240,11 @@ export function judge(evidence: Evidence): string[] {
     effects: Map.groupBy(evidence.effects, (effect) => keyOf(effect.id, effect.clientId)),
     journal: Map.groupBy(evidence.journals, (entry) => keyOf(entry.id, entry.clientId)),
   }
-  return Object.entries(RULES).flatMap(([name, rule]) => [...rule(evidence, index)].map((line) => `${name}: ${line}`))
+  return Object.entries(RULES).flatMap(([name, rule]) => {
+    const lines = [...rule(evidence, index)].map((line) => `${name}: ${line}`)
+    return lines.length > SHOWN ? [...lines.slice(0, SHOWN), `${name}: and ${lines.length - SHOWN} more`] : lines
+  })
 }
+
+/** Lines per rule: the first say what kind of thing went wrong. */
+const SHOWN = 5

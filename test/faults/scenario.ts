@@ -4,6 +4,8 @@ export interface Scenario<Sizes extends Record<string, number> = Record<string, 
   proves: string
   /** Within the six minutes that all of them have together, and the one for a night. */
   sizes: { short: Sizes; long: Sizes }
+  /** It measures times: nothing runs beside it. */
+  alone?: boolean
   /** Throws what is wrong; answers what was seen. */
   run(sizes: Sizes, context: Context): Promise<Figures>
 }
@@ -22,12 +24,7 @@ export const scenario = <Sizes extends Record<string, number>>(declared: Scenari
 /** What must hold and does not, one line each. */
 export class Violations extends Error {
   constructor(lines: string[]) {
-    super(
-      `${lines.length} violations:\n${lines
-        .slice(0, 12)
-        .map((line) => `  ${line}`)
-        .join('\n')}`,
-    )
+    super(`does not hold:\n${lines.map((line) => `  ${line}`).join('\n')}`)
     this.name = 'Violations'
   }
 }

@@ -122,7 +122,7 @@ export async function returnCodeOf(server: TestServer, connect: Partial<mqtt.ICo
   return (answer as mqtt.IConnackPacket).returnCode ?? -1
 }
 
-interface BrokerInside {
+interface BrokerInside extends Pick<Aedes, 'publish'> {
   clients: Record<string, { closed: boolean; subscriptions: Record<string, unknown> } | undefined>
 }
 
