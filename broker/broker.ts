@@ -16,7 +16,7 @@ import { createPersistence } from './persistence.ts'
 import { createReceiver } from './receive.ts'
 import { createTransport } from './transport.ts'
 
-export interface BrokerPorts {
+interface BrokerPorts {
   mqtt: number
   ws: number
   mqtts: number | undefined
