@@ -6,11 +6,12 @@ import { type Logger, pino } from 'pino'
 import { type Api, createApi } from './api/server.ts'
 import { type Broker, createBroker } from './broker/broker.ts'
 import { bootstrapAdministrator } from './control/access/bootstrap-administrator.ts'
+import { openCertificate } from './control/certificate.ts'
 import { type Control, createControl, type Passed } from './control/control.ts'
 import { type ConnectOptions, connectDatabase, type Db } from './db/connect.ts'
 import { startEmbeddedPostgres } from './db/embedded-postgres.ts'
 import { migrate } from './db/migrate.ts'
-import type { Settings } from './schemas/settings.ts'
+import { plainHost, type Settings } from './schemas/settings.ts'
 
 export interface Overrides {
   log?: Logger
@@ -26,6 +27,8 @@ export interface Addresses {
   http: string
   mqtt: string
   mqttWebSocket: string
+  /** With a certificate. */
+  tls: { https: string; mqtts: string; mqttWebSocket: string } | undefined
   database: string
   /** Shown once, at the very first start without ADMIN_TOKEN. */
   newAdminToken: string | undefined
@@ -57,15 +60,27 @@ export function createApp(settings: Settings, overrides: Overrides = {}): App {
       started.defer(() => control.letGo())
       await control.recover()
       control.start()
-      const { mqttPort, wsPort } = await broker.listen()
+      const certificate = await openCertificate(settings, log)
+      started.defer(() => certificate?.stop())
+      const mqtt = await broker.listen(certificate)
       const health = { database: () => sql`select 1`.execute(db) }
       const api: Api = createApi({ control, log, health, checkResponses: overrides.checkResponses ?? false })
-      const { httpPort } = await api.listen()
       started.defer(() => api.stop())
+      const { http, https } = await api.listen(certificate)
+      const [plainHttp, plainMqtt] = [
+        shownHost(plainHost(settings, 'HTTP_HOST')),
+        shownHost(plainHost(settings, 'MQTT_HOST')),
+      ]
+      const [httpHost, mqttHost] = [shownHost(settings.HTTP_HOST), shownHost(settings.MQTT_HOST)]
       return {
-        http: `http://${host(settings.HTTP_HOST)}:${httpPort}`,
-        mqtt: `mqtt://${host(settings.MQTT_HOST)}:${mqttPort}`,
-        mqttWebSocket: `ws://${host(settings.MQTT_HOST)}:${wsPort}/mqtt`,
+        http: `http://${plainHttp}:${http}`,
+        mqtt: `mqtt://${plainMqtt}:${mqtt.mqtt}`,
+        mqttWebSocket: `ws://${plainMqtt}:${mqtt.ws}/mqtt`,
+        tls: certificate && {
+          https: `https://${httpHost}:${https}`,
+          mqtts: `mqtts://${mqttHost}:${mqtt.mqtts}`,
+          mqttWebSocket: `wss://${mqttHost}:${mqtt.wss}/mqtt`,
+        },
         database: shown,
         newAdminToken,
       }
@@ -129,7 +144,7 @@ async function openDatabase(
   return { db: connect(postgres.connection), shown: postgres.url }
 }
 
-const host = (address: string): string => (address.includes(':') ? `[${address}]` : address)
+const shownHost = (address: string): string => (address.includes(':') ? `[${address}]` : address)
 
 function withoutPassword(url: string): string {
   const shown = new URL(url)

@@ -1,9 +1,12 @@
 import { createServer, type Server } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
 import Koa from 'koa'
 import type { Logger } from 'pino'
 import { v7 as uuid } from 'uuid'
+import type { Certificate } from '../control/certificate.ts'
 import type { Control } from '../control/control.ts'
 import { Id } from '../schemas/ids.ts'
+import { plainHost } from '../schemas/settings.ts'
 import { jsonBody } from './body.ts'
 import { problems } from './problem.ts'
 import { mount, type Route } from './route.ts'
@@ -17,7 +20,8 @@ import { httpAgentRoutes } from './routes/http-agent.ts'
 import { zoneRoutes } from './routes/zones.ts'
 
 export interface Api {
-  listen(): Promise<{ httpPort: number }>
+  /** With a certificate also over TLS. */
+  listen(certificate: Certificate | undefined): Promise<{ http: number; https: number | undefined }>
   /** Takes no more connections and gives open requests SHUTDOWN_SECONDS to end. */
   stop(): Promise<void>
 }
@@ -64,34 +68,45 @@ export function createApi({ control, log, health, checkResponses }: ApiDeps): Ap
   })
   koa.use(router.routes()).use(router.allowedMethods())
 
-  const server = createServer({ requestTimeout: settings.HTTP_REQUEST_TIMEOUT_SECONDS * 1000 }, koa.callback())
+  const limits = { requestTimeout: settings.HTTP_REQUEST_TIMEOUT_SECONDS * 1000 }
+  const servers: Server[] = []
 
   return {
-    async listen() {
-      const httpPort = await listen(server, settings.HTTP_HOST, settings.HTTP_PORT)
+    async listen(certificate) {
+      const plain = createServer(limits, koa.callback())
+      servers.push(plain)
+      const http = await listen(plain, plainHost(settings, 'HTTP_HOST'), settings.HTTP_PORT, 'HTTP_PORT')
       ready = true
-      return { httpPort }
+      if (!certificate) return { http, https: undefined }
+      const tls = createTlsServer({ ...limits, ...certificate.options }, koa.callback())
+      servers.push(tls)
+      certificate.renews(tls)
+      return { http, https: await listen(tls, settings.HTTP_HOST, settings.HTTPS_PORT, 'HTTPS_PORT') }
     },
     async stop() {
       ready = false
       stopping.abort()
-      const closed = new Promise<void>((resolve) => server.close(() => resolve()))
+      const closed = servers.map((server) => new Promise<void>((resolve) => server.close(() => resolve())))
       // A connection is idle only once its answer is written, and would otherwise be kept alive for seconds.
-      const idle = setInterval(() => server.closeIdleConnections(), 20)
-      const force = setTimeout(() => server.closeAllConnections(), settings.SHUTDOWN_SECONDS * 1000)
-      await closed
+      const idle = setInterval(() => {
+        for (const server of servers) server.closeIdleConnections()
+      }, 20)
+      const force = setTimeout(() => {
+        for (const server of servers) server.closeAllConnections()
+      }, settings.SHUTDOWN_SECONDS * 1000)
+      await Promise.all(closed)
       clearTimeout(force)
       clearInterval(idle)
     },
   }
 }
 
-function listen(server: Server, host: string, port: number): Promise<number> {
+function listen(server: Server, host: string, port: number, setting: string): Promise<number> {
   return new Promise((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
       const taken = error.code === 'EADDRINUSE'
       reject(
-        taken ? new Error(`HTTP_PORT: port ${port} on ${host} is taken; choose another or stop what uses it`) : error,
+        taken ? new Error(`${setting}: port ${port} on ${host} is taken; choose another or stop what uses it`) : error,
       )
     })
     server.listen(port, host, () => resolve((server.address() as { port: number }).port))

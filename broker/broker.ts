@@ -1,25 +1,34 @@
 import { Aedes, type AedesPublishPacket, type AuthenticateError, type Client, type Subscription } from 'aedes'
 import mqemitter from 'mqemitter'
 import type { Logger } from 'pino'
+import type { Certificate } from '../control/certificate.ts'
 import type { Control } from '../control/control.ts'
 import type { Transport } from '../control/transport.ts'
-import type { Settings } from '../schemas/settings.ts'
+import { plainHost, type Settings } from '../schemas/settings.ts'
 import { buildTopic, parseTopic } from '../schemas/topics.ts'
 import { maySubscribe } from './access.ts'
 import type { AedesClient } from './aedes-internals.ts'
 import { createAuthentication, refusalOf } from './authenticate.ts'
 import { type Connection, createConnections } from './connections.ts'
-import { type Listener, listenTcp, listenWebSocket } from './listeners.ts'
+import { type Listener, listenTcp, listenWebSocket, type Place } from './listeners.ts'
 import type { Delivery } from './packet-ids.ts'
 import { createPersistence } from './persistence.ts'
 import { createReceiver } from './receive.ts'
 import { createTransport } from './transport.ts'
 
+interface BrokerPorts {
+  mqtt: number
+  ws: number
+  mqtts: number | undefined
+  wss: number | undefined
+}
+
 export interface Broker {
   transport: Transport
   /** Wires the broker to the domain; nobody can connect yet. */
   attach(control: Control): Promise<void>
-  listen(): Promise<{ mqttPort: number; wsPort: number }>
+  /** With a certificate also over TLS. */
+  listen(certificate: Certificate | undefined): Promise<BrokerPorts>
   /** Takes no more connections, closes all, and waits until their sessions have ended. */
   stop(): Promise<void>
 }
@@ -191,12 +200,23 @@ export function createBroker({ settings, log }: { settings: Settings; log: Logge
   return {
     transport,
     attach,
-    async listen() {
-      const tcp = await listenTcp(aedes, settings.MQTT_HOST, settings.MQTT_PORT)
-      listeners.push(tcp)
-      const ws = await listenWebSocket(aedes, settings.MQTT_HOST, settings.MQTT_WS_PORT)
-      listeners.push(ws)
-      return { mqttPort: tcp.port, wsPort: ws.port }
+    async listen(certificate) {
+      const host = plainHost(settings, 'MQTT_HOST')
+      const add = async (kind: typeof listenTcp, place: Place): Promise<number> => {
+        const listener = await kind(aedes, place)
+        listeners.push(listener)
+        return listener.port
+      }
+      const tls = { host: settings.MQTT_HOST, certificate }
+      return {
+        mqtt: await add(listenTcp, { host, port: settings.MQTT_PORT, setting: 'MQTT_PORT' }),
+        ws: await add(listenWebSocket, { host, port: settings.MQTT_WS_PORT, setting: 'MQTT_WS_PORT' }),
+        mqtts:
+          certificate && (await add(listenTcp, { ...tls, port: settings.MQTT_TLS_PORT, setting: 'MQTT_TLS_PORT' })),
+        wss:
+          certificate &&
+          (await add(listenWebSocket, { ...tls, port: settings.MQTT_WSS_PORT, setting: 'MQTT_WSS_PORT' })),
+      }
     },
     async stop() {
       clearInterval(scan)

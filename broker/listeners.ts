@@ -1,8 +1,11 @@
 import { once } from 'node:events'
-import { createServer as createHttpServer } from 'node:http'
+import { createServer as createHttpServer, type RequestListener } from 'node:http'
+import { createServer as createHttpsServer } from 'node:https'
 import { createServer, type Server, type Socket } from 'node:net'
+import { createServer as createTlsServer } from 'node:tls'
 import type { Aedes } from 'aedes'
 import { createWebSocketStream, WebSocketServer } from 'ws'
+import type { Certificate } from '../control/certificate.ts'
 
 export interface Listener {
   port: number
@@ -12,15 +15,29 @@ export interface Listener {
   terminate(): void
 }
 
-/** MQTT over TCP. Throws an error that names the setting if the port is taken. */
-export async function listenTcp(broker: Aedes, host: string, port: number): Promise<Listener> {
+/** Where a listener binds, and the setting that says so. With a certificate it speaks TLS. */
+export interface Place {
+  host: string
+  port: number
+  setting: string
+  certificate?: Certificate | undefined
+}
+
+/** MQTT over TCP or TLS. Throws an error that names the setting if the port is taken. */
+export async function listenTcp(broker: Aedes, place: Place): Promise<Listener> {
   const sockets = new Set<Socket>()
-  const server = createServer({ noDelay: true }, (socket) => {
+  const keep = (socket: Socket): void => {
     sockets.add(socket)
     socket.once('close', () => sockets.delete(socket))
-    broker.handle(socket)
-  })
-  const listener = await listen(server, host, port, 'MQTT_PORT')
+  }
+  const { certificate } = place
+  const server = certificate
+    ? createTlsServer({ ...certificate.options, noDelay: true }, (socket) => broker.handle(socket))
+    : createServer({ noDelay: true }, (socket) => broker.handle(socket))
+  // Also the sockets whose handshake is not over.
+  server.on('connection', keep)
+  if (certificate) certificate.renews(server as ReturnType<typeof createTlsServer>)
+  const listener = await listen(server, place)
   return {
     ...listener,
     terminate() {
@@ -29,13 +46,19 @@ export async function listenTcp(broker: Aedes, host: string, port: number): Prom
   }
 }
 
+const upgradeRequired: RequestListener = (_request, response) => {
+  response
+    .writeHead(426, { 'content-type': 'text/plain', connection: 'close' })
+    .end('MQTT over WebSocket: connect to /mqtt\n')
+}
+
 /** MQTT over WebSocket, path /mqtt, subprotocol `mqtt` [MQTT-6.0.0-3]. */
-export async function listenWebSocket(broker: Aedes, host: string, port: number): Promise<Listener> {
-  const server = createHttpServer((_request, response) => {
-    response
-      .writeHead(426, { 'content-type': 'text/plain', connection: 'close' })
-      .end('MQTT over WebSocket: connect to /mqtt\n')
-  })
+export async function listenWebSocket(broker: Aedes, place: Place): Promise<Listener> {
+  const { certificate } = place
+  const server = certificate
+    ? createHttpsServer(certificate.options, upgradeRequired)
+    : createHttpServer(upgradeRequired)
+  if (certificate) certificate.renews(server as ReturnType<typeof createHttpsServer>)
   const sockets = new WebSocketServer({
     server,
     path: '/mqtt',
@@ -48,7 +71,7 @@ export async function listenWebSocket(broker: Aedes, host: string, port: number)
     const stream = createWebSocketStream(socket)
     broker.handle(stream, request)
   })
-  const listener = await listen(server, host, port, 'MQTT_WS_PORT')
+  const listener = await listen(server, place)
   return {
     port: listener.port,
     async close() {
@@ -63,12 +86,7 @@ export async function listenWebSocket(broker: Aedes, host: string, port: number)
   }
 }
 
-async function listen(
-  server: Server,
-  host: string,
-  port: number,
-  setting: string,
-): Promise<Omit<Listener, 'terminate'>> {
+async function listen(server: Server, { host, port, setting }: Place): Promise<Omit<Listener, 'terminate'>> {
   server.listen(port, host)
   try {
     await once(server, 'listening')

@@ -5,7 +5,7 @@ import { createServer } from 'node:net'
 import { arch, platform } from 'node:os'
 import { dirname, resolve } from 'node:path'
 import { tryDatabase } from '../app.ts'
-import { parseSettings, Settings, SettingsError } from '../schemas/settings.ts'
+import { hasTls, parseSettings, plainHost, Settings, SettingsError } from '../schemas/settings.ts'
 import { connectApi } from './api-client.ts'
 import { NotDoneError, reasonOf } from './failures.ts'
 import { createOutput, table } from './output.ts'
@@ -35,7 +35,9 @@ export async function doctor(options: DoctorOptions): Promise<void> {
   const server = await checkServer(options)
   if (settings) {
     checks.push(await checkDataDir(settings), await checkDatabase(settings))
-    for (const [host, port] of LISTENERS) checks.push(await checkPort(settings, host, port, server.some(isRunning)))
+    for (const place of LISTENERS) {
+      if (!place.tls || hasTls(settings)) checks.push(await checkPort(settings, place, server.some(isRunning)))
+    }
   }
   checks.push(...server)
   const ok = checks.every(({ state }) => state !== 'broken')
@@ -130,18 +132,17 @@ async function checkDatabase(settings: Settings): Promise<Check> {
 }
 
 const LISTENERS = [
-  ['HTTP_HOST', 'HTTP_PORT'],
-  ['MQTT_HOST', 'MQTT_PORT'],
-  ['MQTT_HOST', 'MQTT_WS_PORT'],
+  { host: 'HTTP_HOST', port: 'HTTP_PORT', tls: false },
+  { host: 'MQTT_HOST', port: 'MQTT_PORT', tls: false },
+  { host: 'MQTT_HOST', port: 'MQTT_WS_PORT', tls: false },
+  { host: 'HTTP_HOST', port: 'HTTPS_PORT', tls: true },
+  { host: 'MQTT_HOST', port: 'MQTT_TLS_PORT', tls: true },
+  { host: 'MQTT_HOST', port: 'MQTT_WSS_PORT', tls: true },
 ] as const
 
-async function checkPort(
-  settings: Settings,
-  hostSetting: 'HTTP_HOST' | 'MQTT_HOST',
-  setting: 'HTTP_PORT' | 'MQTT_PORT' | 'MQTT_WS_PORT',
-  running: boolean,
-): Promise<Check> {
-  const [host, port] = [settings[hostSetting], settings[setting]]
+async function checkPort(settings: Settings, place: (typeof LISTENERS)[number], running: boolean): Promise<Check> {
+  const { port: setting } = place
+  const [host, port] = [place.tls ? settings[place.host] : plainHost(settings, place.host), settings[setting]]
   const server = createServer()
   try {
     server.listen(port, host)

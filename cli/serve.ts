@@ -24,6 +24,11 @@ export async function serve(): Promise<void> {
     console.log(`  HTTP API   ${addresses.http}/api`)
     console.log(`  MQTT       ${addresses.mqtt}`)
     console.log(`  WebSocket  ${addresses.mqttWebSocket}`)
+    if (addresses.tls) {
+      console.log(`  HTTPS API  ${addresses.tls.https}/api`)
+      console.log(`  MQTT, TLS  ${addresses.tls.mqtts}`)
+      console.log(`  WebSocket  ${addresses.tls.mqttWebSocket}`)
+    }
     console.log(`  Database   ${addresses.database}`)
     if (addresses.newAdminToken) console.log(`  Admin token, shown only now: ${addresses.newAdminToken}`)
   } catch (error) {

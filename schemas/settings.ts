@@ -15,6 +15,16 @@ export const Settings = z.object({
   MQTT_HOST: text.default('127.0.0.1').describe('address of the MQTT listeners'),
   MQTT_PORT: port(1883).describe('MQTT over TCP; 0 takes any free port'),
   MQTT_WS_PORT: port(8083).describe('MQTT over WebSocket, path /mqtt; 0 takes any free port'),
+  TLS_CERT_FILE: text
+    .optional()
+    .describe(
+      'certificate chain, PEM; with TLS_KEY_FILE: TLS listeners on the hosts above, the plain ones on loopback only',
+    ),
+  TLS_KEY_FILE: text.optional().describe('private key of the certificate, PEM'),
+  TLS_RELOAD_SECONDS: seconds(60).describe('how often both files are looked at; a new pair is used by new connections'),
+  HTTPS_PORT: port(3443).describe('port of the HTTPS listener; 0 takes any free one'),
+  MQTT_TLS_PORT: port(8883).describe('MQTT over TLS; 0 takes any free port'),
+  MQTT_WSS_PORT: port(8084).describe('MQTT over WebSocket over TLS, path /mqtt; 0 takes any free port'),
   MQTT_TOPIC_ROOT: z
     .string()
     .regex(/^[A-Za-z0-9._-]+(\/[A-Za-z0-9._-]+)*$/, 'must be topic levels of letters, digits, ".", "_", "-"')
@@ -91,6 +101,7 @@ export function parseSettings(raw: Record<string, unknown>): Settings {
   const faults = [
     ...(parsed.error?.issues ?? []).map((issue) => `${issue.path.join('.')}: ${issue.message}`),
     ...exposureFaults(given),
+    ...certificateFaults(given),
   ]
   if (!parsed.success || faults.length > 0) throw new SettingsError(faults)
   return parsed.data
@@ -100,8 +111,24 @@ export function parseSettings(raw: Record<string, unknown>): Settings {
 function exposureFaults(given: Record<string, unknown>): string[] {
   const parsed = Settings.pick({ HTTP_HOST: true, MQTT_HOST: true, ALLOW_INSECURE: true }).safeParse(given)
   if (!parsed.success || parsed.data.ALLOW_INSECURE) return []
+  const reason = hasTls(given)
+    ? given.DATABASE_URL === undefined && 'with the embedded database'
+    : 'without TLS_CERT_FILE and TLS_KEY_FILE'
+  if (!reason) return []
   const hosts = { HTTP_HOST: parsed.data.HTTP_HOST, MQTT_HOST: parsed.data.MQTT_HOST }
   return Object.entries(hosts)
     .filter(([, host]) => !LOOPBACK.test(host))
-    .map(([key, host]) => `${key}: ${host} is beyond loopback; that needs ALLOW_INSECURE=true`)
+    .map(([key, host]) => `${key}: ${host} is beyond loopback; ${reason} that needs ALLOW_INSECURE=true`)
 }
+
+function certificateFaults(given: Record<string, unknown>): string[] {
+  if ((given.TLS_CERT_FILE === undefined) === (given.TLS_KEY_FILE === undefined)) return []
+  return ['TLS_CERT_FILE, TLS_KEY_FILE: give both or none']
+}
+
+export const hasTls = (given: { TLS_CERT_FILE?: unknown; TLS_KEY_FILE?: unknown }): boolean =>
+  given.TLS_CERT_FILE !== undefined && given.TLS_KEY_FILE !== undefined
+
+/** Where plain listeners bind: beside TLS ones on loopback only. */
+export const plainHost = (settings: Settings, host: 'HTTP_HOST' | 'MQTT_HOST'): string =>
+  hasTls(settings) ? '127.0.0.1' : settings[host]

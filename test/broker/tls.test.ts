@@ -1,0 +1,152 @@
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { request } from 'node:https'
+import { connect as openSocket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { connect as openTls } from 'node:tls'
+import { connectAsync, type MqttClient } from 'mqtt'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { ROOT } from '../support/device.ts'
+import { ADMIN_TOKEN, startServer, type TestServer } from '../support/server.ts'
+import { hasTool } from '../support/tools.ts'
+import { until } from '../support/until.ts'
+import { register } from './support/scene.ts'
+
+const folder = mkdtempSync(join(tmpdir(), 'signalbox-tls-'))
+const file = (name: string): string => join(folder, name)
+
+/** Makes a certificate for loopback, signed by itself, and puts it in place as a renewal would: file by file. */
+function issue(name: string): void {
+  execFileSync(
+    'openssl',
+    [
+      ...'req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2'.split(' '),
+      ...['-keyout', file('new.key'), '-out', file('new.crt'), '-subj', `/CN=${name}`],
+      ...['-addext', 'subjectAltName=IP:127.0.0.1,IP:127.0.0.2,DNS:localhost'],
+    ],
+    { stdio: 'ignore' },
+  )
+  renameSync(file('new.crt'), file('server.crt'))
+  renameSync(file('new.key'), file('server.key'))
+}
+
+describe.skipIf(!hasTool('openssl', 'openssl'))('with a certificate', () => {
+  let server: TestServer
+  const port = (url: string | undefined): number => Number(new URL(url as string).port)
+
+  beforeAll(async () => {
+    issue('first')
+    server = await startServer({
+      TLS_CERT_FILE: file('server.crt'),
+      TLS_KEY_FILE: file('server.key'),
+      TLS_RELOAD_SECONDS: 0.05,
+      HTTPS_PORT: 0,
+      MQTT_TLS_PORT: 0,
+      MQTT_WSS_PORT: 0,
+      HTTP_HOST: '0.0.0.0',
+      MQTT_HOST: '0.0.0.0',
+    })
+  })
+  afterAll(async () => {
+    await server.stop()
+    rmSync(folder, { recursive: true })
+  })
+
+  const get = (host: string, path: string): Promise<number | undefined> =>
+    new Promise((resolve, reject) => {
+      const options = {
+        host,
+        port: port(server.tls?.https),
+        path,
+        ca: readFileSync(file('server.crt')),
+        headers: { authorization: `Bearer ${ADMIN_TOKEN}` },
+        agent: false,
+      }
+      request(options, (answer) => {
+        answer.resume()
+        resolve(answer.statusCode)
+      })
+        .on('error', reject)
+        .end()
+    })
+
+  const client = (url: string, clientId: string, password: string): Promise<MqttClient> =>
+    connectAsync(url.replace('0.0.0.0', '127.0.0.1'), {
+      clientId,
+      username: clientId,
+      password,
+      ca: readFileSync(file('server.crt')),
+      reconnectPeriod: 0,
+    })
+
+  const subjectNow = (): Promise<string> =>
+    new Promise((resolve, reject) => {
+      const socket = openTls({ port: port(server.tls?.mqtts), host: '127.0.0.1', rejectUnauthorized: false }, () => {
+        resolve(String(socket.getPeerCertificate().subject.CN))
+        socket.destroy()
+      })
+      socket.on('error', reject)
+    })
+
+  test('the API answers over HTTPS, and devices work over TLS and over WebSocket on TLS', async () => {
+    expect(await get('127.0.0.1', '/api/clients')).toBe(200)
+    for (const [id, url] of [
+      ['over-tls', server.tls?.mqtts],
+      ['over-wss', server.tls?.mqttWebSocket],
+    ] as const) {
+      const device = await client(url as string, id, await register(server, id))
+      const got: string[] = []
+      device.on('message', (_topic, payload) => void got.push(JSON.parse(payload.toString()).id))
+      await device.subscribeAsync(`${ROOT}/clients/${id}/commands`, { qos: 1 })
+      const { body } = await server.api.post('/commands', { clientId: id, action: 'do' })
+      await until(() => got.includes(body.id), 'the command')
+      await device.endAsync()
+    }
+  })
+
+  test('the plain listeners are on loopback only, whatever the hosts say', async () => {
+    expect(await get('127.0.0.2', '/api/clients')).toBe(200)
+    for (const url of [server.http, server.mqtt, server.mqttWebSocket]) {
+      expect(new URL(url).hostname).toBe('127.0.0.1')
+      const refused = await new Promise((resolve) => {
+        const socket = openSocket({ host: '127.0.0.2', port: port(url) }, () => resolve('connected'))
+        socket.on('error', (error: NodeJS.ErrnoException) => resolve(error.code))
+      })
+      expect(refused).toBe('ECONNREFUSED')
+    }
+  })
+
+  test('a renewed certificate is used by new connections, and the open ones go on; an unusable one changes nothing', async () => {
+    const device = await client(server.tls?.mqtts as string, 'stays', await register(server, 'stays'))
+    let closed = false
+    device.on('close', () => {
+      closed = true
+    })
+    expect(await subjectNow()).toBe('first')
+    issue('second')
+    await until(async () => (await subjectNow()) === 'second', 'the second certificate')
+    expect(await get('127.0.0.1', '/health')).toBe(200)
+
+    writeFileSync(file('server.crt'), 'torn while it was written')
+    await until(
+      () => server.logs.some(({ msg }) => msg === 'the new certificate is not usable; the old one stays'),
+      'the complaint',
+    )
+    expect(await subjectNow()).toBe('second')
+    issue('third')
+    await until(async () => (await subjectNow()) === 'third', 'the third certificate')
+    await device.publishAsync(`${ROOT}/clients/stays/events/scan`, JSON.stringify({ id: 's1' }), { qos: 1 })
+    expect(closed).toBe(false)
+    await device.endAsync()
+  })
+
+  test('plain bytes on a TLS port harm nobody', async () => {
+    const socket = openSocket({ host: '127.0.0.1', port: port(server.tls?.mqtts) })
+    const ended = new Promise((resolve) => socket.once('close', resolve))
+    socket.on('error', () => undefined)
+    socket.write('GET / HTTP/1.1\r\n\r\n')
+    await ended
+    expect(await get('127.0.0.1', '/health')).toBe(200)
+  })
+})
