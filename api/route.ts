@@ -3,6 +3,7 @@ import type { Context } from 'koa'
 import type { z } from 'zod'
 import type { Authenticator, ClientCredential } from '../control/access/authenticate.ts'
 import { authorize, type Permission } from '../control/access/permissions.ts'
+import type { Refusals } from '../control/alerts/refusals.ts'
 import { AppError, invalidInput } from '../schemas/errors.ts'
 import { jsonFault } from '../schemas/json.ts'
 import type { Principal } from '../schemas/principals.ts'
@@ -64,6 +65,7 @@ export function route<
 
 export interface MountOptions {
   authenticator: Authenticator
+  refusals: Refusals
   /** Streams and waits end when the server stops. */
   stopping: AbortSignal
   /** In tests: an answer that is not as declared is a 500. */
@@ -75,7 +77,7 @@ export function mount(routes: Route[], options: MountOptions): Router {
   const router = new Router({ prefix: '/api' })
   for (const item of routes) {
     router[item.method](item.path, async (ctx: Context & { params: Record<string, string> }) => {
-      const caller = await authenticate(ctx, item.permission, options.authenticator)
+      const caller = await authenticate(ctx, item.permission, options)
       const reply = await item.handle({
         ...caller,
         params: parseParams(item.params, ctx.params),
@@ -96,13 +98,16 @@ export function mount(routes: Route[], options: MountOptions): Router {
 async function authenticate(
   ctx: Context,
   permission: Route['permission'],
-  authenticator: Authenticator,
+  { authenticator, refusals }: MountOptions,
 ): Promise<{ principal: Principal } | { client: ClientCredential }> {
   const secret = /^Bearer +(\S+)$/i.exec(ctx.get('authorization'))?.[1]
   if (permission === 'client') {
     const client = secret?.startsWith('sbk_') ? await authenticator.clientByKey(secret) : undefined
     if (!client) throw unauthorized(secret, 'client key', 'sbk_…')
-    if (client.disabled) throw new AppError('CLIENT_DISABLED', `Client ${client.id} is disabled.`)
+    if (client.disabled) {
+      refusals.login(client.id, `client ${client.id} is disabled`)
+      throw new AppError('CLIENT_DISABLED', `Client ${client.id} is disabled.`)
+    }
     return { client }
   }
   const principal = secret?.startsWith('sbt_') ? await authenticator.principal(secret) : undefined

@@ -12,6 +12,7 @@ import { problems } from './problem.ts'
 import { mount, type Route } from './route.ts'
 import { accessRoutes } from './routes/access.ts'
 import { actionRoutes } from './routes/actions.ts'
+import { alertRoutes } from './routes/alerts.ts'
 import { clientRoutes } from './routes/clients.ts'
 import { commandRoutes } from './routes/commands.ts'
 import { eventRoutes } from './routes/events.ts'
@@ -41,6 +42,7 @@ export const apiRoutes = (control: Control): Route[] => [
   ...eventRoutes(control),
   ...httpAgentRoutes(control),
   ...accessRoutes(control),
+  ...alertRoutes(control),
 ]
 
 /** HTTP in: Koa with the routes of ./routes. */
@@ -63,6 +65,7 @@ export function createApi({ control, log, health, checkResponses }: ApiDeps): Ap
   koa.use(jsonBody(settings.HTTP_MAX_BODY_BYTES))
   const router = mount(apiRoutes(control), {
     authenticator: control.authenticator,
+    refusals: control.refusals,
     stopping: stopping.signal,
     checkResponses,
   })

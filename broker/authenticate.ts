@@ -25,6 +25,7 @@ export class Refusal extends Error {
 
 interface ConnectPacket {
   clientId: string
+  username?: string
   clean?: boolean
   keepalive?: number
   protocolVersion?: number
@@ -53,6 +54,7 @@ export function createAuthentication(deps: AuthenticateDeps) {
     connection.emptyClientId = packet.clientId === '' && !packet.clean
     if ((packet.protocolVersion ?? 4) > 4) {
       deps.log.warn({ address: connection.address }, 'MQTT 5 client refused: choose 3.1.1')
+      control.refusals.login(packet.username, 'it speaks MQTT 5; choose 3.1.1')
     }
     const max = settings.MQTT_KEEPALIVE_MAX
     packet.keepalive = Math.min(packet.keepalive || max, max)

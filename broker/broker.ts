@@ -65,7 +65,7 @@ export function createBroker({ settings, log }: { settings: Settings; log: Logge
       authenticate(client, username, password, done) {
         authentication.authenticate(client, username, password).then(
           () => done(null, true),
-          (error) => done(refuse(client, username, error), false),
+          (error) => done(refuse(control, client, username, error), false),
         )
       },
       authorizePublish(client, packet, done) {
@@ -76,7 +76,7 @@ export function createBroker({ settings, log }: { settings: Settings; log: Logge
         )
       },
       authorizeSubscribe(client, subscription, done) {
-        done(null, authorizeSubscribe(connections.of(client), subscription))
+        done(null, authorizeSubscribe(control, connections.of(client), subscription))
       },
       authorizeForward: (client, packet) => transport.authorizeForward(client, packet),
     })) as typeof aedes
@@ -85,8 +85,14 @@ export function createBroker({ settings, log }: { settings: Settings; log: Logge
     scan.unref()
   }
 
-  function refuse(client: Client, username: string | undefined, error: unknown): AuthenticateError {
+  function refuse(
+    { refusals }: Control,
+    client: Client,
+    username: string | undefined,
+    error: unknown,
+  ): AuthenticateError {
     const refusal = refusalOf(error)
+    if (refusal.returnCode !== 3) refusals.login(username, refusal.message)
     const { address } = connections.of(client)
     log.warn(
       { address, client: client.id, username, code: refusal.returnCode, reason: refusal.message },
@@ -95,7 +101,11 @@ export function createBroker({ settings, log }: { settings: Settings; log: Logge
     return refusal
   }
 
-  function authorizeSubscribe(connection: Connection, subscription: Subscription): Subscription | null {
+  function authorizeSubscribe(
+    { refusals }: Control,
+    connection: Connection,
+    subscription: Subscription,
+  ): Subscription | null {
     const { login, session } = connection
     if (!login) return null
     const verdict = maySubscribe(login, root, subscription.topic, subscription.qos, session?.config.zones ?? [])
@@ -108,6 +118,7 @@ export function createBroker({ settings, log }: { settings: Settings; log: Logge
         session.subscription === 'none'
       ) {
         session.subscription = 'refused_at_qos_0'
+        refusals.commandsTopic(session.clientId, verdict)
       }
       return null
     }

@@ -1,5 +1,6 @@
 import { Command } from 'commander'
 import { addActions } from './actions.ts'
+import { addAlerts } from './alerts.ts'
 import { addApiOptions } from './api-command.ts'
 import { addClients } from './clients.ts'
 import { addCommands } from './commands.ts'
@@ -34,6 +35,7 @@ export function createProgram(): Command {
   addZones(program)
   addTokens(program)
   addActions(program)
+  addAlerts(program)
   addDeviceCommands(program)
   addCompletion(program)
   return program

@@ -5,6 +5,8 @@ import { isSettled } from '../schemas/executions.ts'
 import type { Settings } from '../schemas/settings.ts'
 import { type Authenticator, createAuthenticator } from './access/authenticate.ts'
 import { type Actions, createActions } from './actions/actions.ts'
+import { createAlertFollower } from './alerts/follower.ts'
+import { createRefusals, type Refusals } from './alerts/refusals.ts'
 import { createWatch, type Watch } from './commands/await-command.ts'
 import { type CreateCommandDeps, createCommandInserts } from './commands/create-command.ts'
 import { createDispatch, type Dispatch } from './executions/dispatch.ts'
@@ -29,6 +31,7 @@ export interface Control {
   dispatch: Dispatch
   sessions: Sessions
   authenticator: Authenticator
+  refusals: Refusals
   actions: Actions
   watch: Watch
   uplink: Uplink
@@ -108,6 +111,17 @@ export function createControl(deps: ControlDeps): Control {
     intervalSeconds: settings.SWEEP_INTERVAL_SECONDS,
     idempotencyKeySeconds: settings.IDEMPOTENCY_KEY_SECONDS,
   })
+  const authenticator = createAuthenticator({ db, cacheSeconds: settings.CREDENTIAL_CACHE_SECONDS })
+  const refusals = createRefusals({ isClient: authenticator.clientExists, max: settings.ALERT_MAX_REFUSED_CLIENTS })
+  const alerts = createAlertFollower({
+    db,
+    log,
+    sessions,
+    refusals,
+    intervalSeconds: settings.SWEEP_INTERVAL_SECONDS,
+    clientLostSeconds: settings.ALERT_CLIENT_LOST_SECONDS,
+    feedLagSeconds: settings.ALERT_FEED_LAG_SECONDS,
+  })
   // A place in the window, or work that has become claimable, is news for the client's session.
   ledger.onChange(({ clientId }, before, after) => {
     const freed = inFlight(before.status) && !inFlight(after.status)
@@ -121,7 +135,8 @@ export function createControl(deps: ControlDeps): Control {
     ledger,
     dispatch,
     sessions,
-    authenticator: createAuthenticator({ db, cacheSeconds: settings.CREDENTIAL_CACHE_SECONDS }),
+    authenticator,
+    refusals,
     actions: createActions({ db, cacheSeconds: settings.CREDENTIAL_CACHE_SECONDS }),
     watch,
     uplink,
@@ -136,6 +151,7 @@ export function createControl(deps: ControlDeps): Control {
     },
     start() {
       sweeper.start()
+      alerts.start()
       httpSessions.start()
     },
     letGo() {
@@ -144,6 +160,7 @@ export function createControl(deps: ControlDeps): Control {
     async stop() {
       await httpSessions.stop()
       await sweeper.stop()
+      await alerts.stop()
       await commandInserts.stop()
       await sessions.stop()
       await uplink.stop()

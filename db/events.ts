@@ -112,6 +112,42 @@ export async function feedEnd(db: Db): Promise<FeedPosition> {
   return found.rows[0] ?? { xid: '0', id: 0 }
 }
 
+/**
+ * How long the feed is held back: the age of the oldest committed event that it may not show yet, because a transaction that
+ * began earlier is still open somewhere on the PostgreSQL server; 0 if there is none.
+ */
+export async function feedLagSeconds(db: Db): Promise<number> {
+  // Of what waits, the first in the order of the feed are also the oldest but for milliseconds: no need to read all of it.
+  const found = await sql<{ seconds: number | null }>`
+    select greatest(extract(epoch from clock_timestamp() - min(w.at)), 0)::float8 as seconds
+    from (
+      select at from events where xid >= pg_snapshot_xmin(pg_current_snapshot()) order by xid, id limit 100
+    ) w`.execute(db)
+  return found.rows[0]?.seconds ?? 0
+}
+
+/** What holds the feed back, as far as this role may see it. */
+export interface FeedBlocker {
+  who: string
+  database: string | null
+  since: string | null
+}
+
+export async function findFeedBlocker(db: Db): Promise<FeedBlocker | undefined> {
+  const found = await sql<{ who: string; database: string | null; since: Date | null }>`
+    select t.who, t.database, t.since
+    from (
+      select 'process ' || pid || coalesce(' (' || nullif(application_name, '') || ')', '') as who, datname as database,
+        xact_start as since, age(backend_xid) as age
+      from pg_stat_activity where backend_xid is not null
+      union all
+      select 'prepared transaction ' || gid, database, prepared, age(transaction) from pg_prepared_xacts
+    ) t
+    order by t.age desc limit 1`.execute(db)
+  const row = found.rows[0]
+  return row && { ...row, since: row.since?.toISOString() ?? null }
+}
+
 /** Whether there are committed events of a command that the feed has not shown: an open transaction may hold them back. */
 export async function hasEventsAfter(db: Db, commandId: string, after: FeedPosition): Promise<boolean> {
   const found = await sql`

@@ -106,4 +106,23 @@ export interface Database {
     data: JsonColumn<Record<string, unknown>>
     client_event_id: string | null
   }
+  feed_cursors: { name: string; xid: string; id: number; version: number }
+  alerts: {
+    id: string
+    kind: string
+    subject: string
+    client_id: string | null
+    command_id: string | null
+    severity: string
+    message: string
+    details: JsonColumn<unknown>
+    count: number
+    opened_at: Time
+    last_at: Time
+    acknowledged_at: NullableTime
+    acknowledged_by: string | null
+    note: string | null
+    resolved_at: NullableTime
+    resolution: string | null
+  }
 }

@@ -30,6 +30,9 @@ const EVENT_TYPES = [
   'client.online',
   'client.offline',
   'client.event',
+  'alert.opened',
+  'alert.acknowledged',
+  'alert.resolved',
 ] as const
 export const EventType = z.enum(EVENT_TYPES)
 export type EventType = z.infer<typeof EventType>

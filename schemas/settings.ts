@@ -63,7 +63,12 @@ export const Settings = z.object({
     'a client that leaves a message unacknowledged for this long is disconnected',
   ),
   SWEEP_INTERVAL_SECONDS: seconds(1).describe(
-    'how often expiries, timeouts and work that the fast path missed are looked for',
+    'how often expiries, timeouts, work that the fast path missed and reasons for alerts are looked for',
+  ),
+  ALERT_CLIENT_LOST_SECONDS: seconds(60).describe('offline for longer than this while work waits: an alert'),
+  ALERT_FEED_LAG_SECONDS: seconds(10).describe('event feed held back for longer than this: an alert'),
+  ALERT_MAX_REFUSED_CLIENTS: count(10_000).describe(
+    'refused clients that are remembered until the next look for alerts; refusals of further ones are not counted',
   ),
   IDEMPOTENCY_KEY_SECONDS: count(86_400).describe('how long an Idempotency-Key is remembered'),
   MAX_PAYLOAD_BYTES: count(262_144).describe('largest payload of a command, as JSON in UTF-8'),

@@ -22,7 +22,7 @@ const ErrorBody = z.object({
 })
 
 /** The door of clients that cannot speak MQTT: commands come on a stream, reports go out by PUT and POST. */
-export function httpAgentRoutes({ httpSessions, settings }: Control): Route[] {
+export function httpAgentRoutes({ httpSessions, refusals, settings }: Control): Route[] {
   async function report(clientId: string, commandId: string, body: Report) {
     const bytes = Buffer.byteLength(JSON.stringify(body))
     if (bytes > settings.MAX_PAYLOAD_BYTES) {
@@ -33,6 +33,12 @@ export function httpAgentRoutes({ httpSessions, settings }: Control): Route[] {
     }
     const { after } = await within(settings.DATABASE_TIMEOUT_SECONDS, httpSessions.report(clientId, commandId, body))
     return { status: 200, body: { commandId, status: after.status, attempt: after.attempt } }
+  }
+
+  function requireOwn(own: string, clientId: string): void {
+    if (own === clientId) return
+    refusals.login(own, `it asks for client ${clientId}`)
+    throw new AppError('FORBIDDEN', `This key is not ${clientId}'s.`)
   }
 
   return [
@@ -105,8 +111,4 @@ export function httpAgentRoutes({ httpSessions, settings }: Control): Route[] {
         report(client.id, id, { status: 'failed', error: { code: body.code ?? 'ERROR', message: body.message } }),
     }),
   ]
-}
-
-function requireOwn(own: string, clientId: string): void {
-  if (own !== clientId) throw new AppError('FORBIDDEN', `This key is not ${clientId}'s.`)
 }

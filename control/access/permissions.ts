@@ -13,6 +13,8 @@ const PERMISSIONS = {
   'access:manage': ['admin'],
   'action:read': ['admin', 'operator', 'technician', 'viewer'],
   'action:manage': ['admin'],
+  'alert:read': ['admin', 'operator', 'technician', 'viewer'],
+  'alert:acknowledge': ['admin', 'operator', 'technician'],
 } as const satisfies Record<string, readonly Role[]>
 
 export type Permission = keyof typeof PERMISSIONS

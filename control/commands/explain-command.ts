@@ -11,7 +11,7 @@ export async function explainCommand(deps: { db: Db; sessions: Sessions }, id: s
   await readCommand(deps.db, id)
   const facts = await loadUnsettledFacts(deps.db, id, LIMIT)
   return facts.map((fact) => {
-    const [code, message] = explain(fact, deps.sessions.get(fact.clientId))
+    const [code, message] = explain(id, fact, deps.sessions.get(fact.clientId))
     return { clientId: fact.clientId, status: fact.status, attempt: fact.attempt, code, message }
   })
 }
@@ -19,9 +19,13 @@ export async function explainCommand(deps: { db: Db; sessions: Sessions }, id: s
 type Reason = [Explanation['code'], string]
 
 /** The first reason that holds, in the order in which the way of a command meets them. */
-function explain(fact: UnsettledFacts, session: Pick<Session, 'subscription'> | undefined): Reason {
+function explain(id: string, fact: UnsettledFacts, session: Pick<Session, 'subscription'> | undefined): Reason {
   if (fact.status === 'outcome_unknown') {
-    return ['outcome_unknown', `Nobody can tell whether it happened: ${fact.error?.message ?? 'no report came.'}`]
+    return [
+      'outcome_unknown',
+      `Nobody can tell whether it happened: ${fact.error?.message ?? 'no report came.'} Look there, then resolve it: ` +
+        `signalbox commands resolve ${id} ${fact.clientId}. A late report of the client ends it too.`,
+    ]
   }
   if (fact.cancelRequestedAt !== null) {
     const asked = fact.online

@@ -36,7 +36,8 @@ export async function resolveExecution(
     outcome === 'retry'
       ? ({ type: 'retry', ttlSeconds: timeToLive(command) } as const)
       : ({ type: 'resolve', outcome, note } as const)
-  const [key] = await findExecutionKeys(deps.db, id, [clientId])
+  // A deleted client can be sent nothing more; what happened on it can still be found out.
+  const [key] = outcome === 'retry' ? await findExecutionKeys(deps.db, id, [clientId]) : [{ commandId: id, clientId }]
   const known = key && (await deps.ledger.apply(key, { type: 'due' }))
   if (!known) throw new AppError('NOT_FOUND', `Command ${id} has no execution on client ${clientId}.`)
   if (known.after.status !== 'outcome_unknown') throw tooLate(id, clientId, known.after.status)

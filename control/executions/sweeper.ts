@@ -1,19 +1,18 @@
 import type { Logger } from 'pino'
-import { type Db, isDatabaseDown } from '../../db/connect.ts'
+import type { Db } from '../../db/connect.ts'
 import { forgetIdempotencyKeys, forgetPreviews } from '../../db/new-commands.ts'
 import { findDueExecutions, findNeglectedSessions, findOrphanedClaims } from '../../db/overdue-executions.ts'
 import { abandonOfDeleted } from '../clients/manage-clients.ts'
+import { type Clock, createClock } from '../clock.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import type { Transport } from '../transport.ts'
 import type { Dispatch } from './dispatch.ts'
 import type { Ledger } from './ledger.ts'
 
 /** Makes true what time decides, and finds what the fast path missed. Everything it does is safe from several nodes at once. */
-export interface Sweeper {
+export interface Sweeper extends Clock {
   /** One pass; `start` repeats it until `stop`. */
   sweep(): Promise<void>
-  start(): void
-  stop(): Promise<void>
 }
 
 export interface SweeperDeps {
@@ -34,10 +33,7 @@ const PREVIEW_SECONDS = 86_400
 const RARELY = 30
 
 export function createSweeper(deps: SweeperDeps): Sweeper {
-  let timer: NodeJS.Timeout | undefined
   let passes = 0
-  let running: Promise<void> = Promise.resolve()
-  let stopped = false
 
   async function sweep(): Promise<void> {
     await settleDueWork()
@@ -82,30 +78,6 @@ export function createSweeper(deps: SweeperDeps): Sweeper {
     )
   }
 
-  async function pass(): Promise<void> {
-    try {
-      await sweep()
-    } catch (error) {
-      if (isDatabaseDown(error)) deps.log.warn({ reason: (error as Error).message }, 'sweep waits for the database')
-      else deps.log.error({ err: error }, 'sweep failed')
-    }
-    if (!stopped) schedule()
-  }
-
-  function schedule(): void {
-    timer = setTimeout(() => {
-      running = pass()
-    }, deps.intervalSeconds * 1000)
-    timer.unref()
-  }
-
-  return {
-    sweep,
-    start: schedule,
-    async stop() {
-      stopped = true
-      clearTimeout(timer)
-      await running
-    },
-  }
+  const clock = createClock({ what: 'sweep', log: deps.log, intervalSeconds: deps.intervalSeconds, pass: sweep })
+  return { ...clock, sweep }
 }

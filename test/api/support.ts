@@ -22,11 +22,11 @@ export async function answerOf(response: Response): Promise<Answer> {
   }
 }
 
-/** Every row that a refused request must not leave behind. */
+/** Every row that a refused request must not leave behind. Alerts come by the clock, whatever is requested. */
 export async function stored(server: TestServer): Promise<Record<string, number>> {
   const [row] = await server.sql<Record<string, number>>(`
     select (select count(*)::int from commands) as commands, (select count(*)::int from executions) as executions,
-      (select count(*)::int from events) as events, (select count(*)::int from idempotency_keys) as keys,
+      (select count(*)::int from events where type not like 'alert.%') as events, (select count(*)::int from idempotency_keys) as keys,
       (select count(*)::int from clients) as clients, (select count(*)::int from zone_members) as zones,
       (select count(*)::int from actions) as actions`)
   return row as Record<string, number>

@@ -10,6 +10,7 @@ export type KillPoint = Parameters<Passed>[0]
 
 export interface ServerProcess {
   api: Http
+  url: string
   mqttPort: number
   process: ChildProcess
   /** SIGKILL; resolves when it is gone. */
@@ -65,6 +66,7 @@ export async function startServerProcess(
   const addresses = JSON.parse(line as string) as { http: string; mqtt: string }
   return {
     api: httpClient(addresses.http, ADMIN_TOKEN),
+    url: addresses.http,
     mqttPort: Number(new URL(addresses.mqtt).port),
     process: child,
     async kill() {
