@@ -30,8 +30,10 @@ export interface AlertFollowerDeps {
   feedLagSeconds: number
 }
 
-/** Events that are read in one look, and clients that are looked at in one pass. */
+/** Events that are read in one look, and looks in one pass: after a feed that was held back for long, others get their turn. */
 const PAGE = 5000
+const MAX_PAGES = 50
+/** Clients that are looked at in one pass. */
 const SLICE = 5000
 /** What only the removal of history brings about is looked for every so many passes. */
 const RARELY = 30
@@ -60,7 +62,7 @@ export function createAlertFollower(deps: AlertFollowerDeps): Clock {
       deps.refusals.putBack(refusals)
       throw error
     }
-    while (more) more = await look([], async () => [])
+    for (let page = 1; more && page < MAX_PAGES; page++) more = await look([], async () => [])
   }
 
   /** Reads the next page of the feed, decides, and stores it all at once. Answers whether there is another page. */
