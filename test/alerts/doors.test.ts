@@ -17,7 +17,7 @@ let unknown: string
 
 beforeAll(async () => {
   database = await createOwnServer()
-  server = await startServer({ ALERT_CLIENT_LOST_SECONDS: 0.2 }, { database })
+  server = await startServer({}, { database })
   unknown = await fail('a1', 'outcome_unknown')
   await untilOpen(server, 'outcome_unknown', unknown)
   for (const clientId of ['a2', 'a3']) {

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util'
 import pg from 'pg'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import type { Alert } from '../../schemas/alerts.ts'
@@ -149,13 +150,13 @@ test('two nodes look at one database at once: each alert is opened once, and eve
       }
     }),
   )
+  const counted = async (kind: string) =>
+    (await alertsOf(nodes[1], `kind=${kind}&state=all`)).map(({ subject, count }) => `${subject} ${count}`).sort()
+  const expected = clients.map((id) => `${id} 10`).sort()
+  // Each node stores the refusals of its own doors, with its own next look.
+  await until(async () => isDeepStrictEqual(await counted('client_refused'), expected), 'all refusals are counted')
   await untilLookedAt(nodes[0])
-  for (const kind of ['command_failed', 'client_refused']) {
-    const alerts = await alertsOf(nodes[1], `kind=${kind}&state=all`)
-    expect(alerts.map(({ subject, count }) => `${subject} ${count}`).sort()).toEqual(
-      clients.map((id) => `${id} 10`).sort(),
-    )
-  }
+  for (const kind of ['command_failed', 'client_refused']) expect(await counted(kind)).toEqual(expected)
   expect(await openings()).toBe(2 * clients.length)
   for (const node of nodes) {
     expect(node.logs.filter(({ msg }) => /^look for alerts/.test(String(msg)))).toEqual([])

@@ -14,7 +14,10 @@ let server: TestServer
 
 beforeAll(async () => {
   database = await createOwnServer()
-  server = await startServer({ ALERT_MAX_REFUSED_CLIENTS: MAX_REFUSED, SWEEP_INTERVAL_SECONDS: 0.1 }, { database })
+  server = await startServer(
+    { ALERT_MAX_REFUSED_CLIENTS: MAX_REFUSED, SWEEP_INTERVAL_SECONDS: 0.1, CREDENTIAL_CACHE_SECONDS: 600 },
+    { database },
+  )
 })
 afterAll(async () => {
   await server.stop()
