@@ -112,6 +112,20 @@ export async function feedEnd(db: Db): Promise<FeedPosition> {
   return found.rows[0] ?? { xid: '0', id: 0 }
 }
 
+/**
+ * How long the feed is held back: the age of the oldest committed event that it may not show yet, because a transaction that
+ * began earlier is still open somewhere on the PostgreSQL server; 0 if there is none.
+ */
+export async function feedLagSeconds(db: Db): Promise<number> {
+  // Of what waits, the first in the order of the feed are also the oldest but for milliseconds: no need to read all of it.
+  const found = await sql<{ seconds: number | null }>`
+    select greatest(extract(epoch from clock_timestamp() - min(w.at)), 0)::float8 as seconds
+    from (
+      select at from events where xid >= pg_snapshot_xmin(pg_current_snapshot()) order by xid, id limit 100
+    ) w`.execute(db)
+  return found.rows[0]?.seconds ?? 0
+}
+
 /** Whether there are committed events of a command that the feed has not shown: an open transaction may hold them back. */
 export async function hasEventsAfter(db: Db, commandId: string, after: FeedPosition): Promise<boolean> {
   const found = await sql`
