@@ -93,7 +93,8 @@ export function mount(routes: Route[], options: MountOptions): Router {
   return router
 }
 
-async function authenticate(
+/** Who calls, if they may. Throws UNAUTHORIZED, FORBIDDEN. */
+export async function authenticate(
   ctx: Context,
   permission: Route['permission'],
   authenticator: Authenticator,

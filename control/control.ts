@@ -11,6 +11,10 @@ import { createDispatch, type Dispatch } from './executions/dispatch.ts'
 import { createLedger, type Ledger } from './executions/ledger.ts'
 import { inFlight } from './executions/lifecycle.ts'
 import { createSweeper } from './executions/sweeper.ts'
+import { createMetrics, type Metrics } from './metrics/metrics.ts'
+import { observeDatabase, observeSessions } from './metrics/observed.ts'
+import { measureProcess } from './metrics/process-metrics.ts'
+import { createRetention } from './retention.ts'
 import { createHttpSessions, type HttpSessions } from './sessions/http-sessions.ts'
 import { createSessions, type Sessions } from './sessions/sessions.ts'
 import type { Transport } from './transport.ts'
@@ -35,6 +39,7 @@ export interface Control {
   httpSessions: HttpSessions
   transport: Transport
   commandInserts: CreateCommandDeps['commandInserts']
+  metrics: Metrics
   passed?: Passed
   /** Brings the world of before the start in order: dead sessions, retained topics. Call it before the doors open. */
   recover(): Promise<void>
@@ -60,10 +65,16 @@ const NODE = 'node'
 
 export function createControl(deps: ControlDeps): Control {
   const { db, settings, log, transport } = deps
+  const metrics = createMetrics({
+    maxLabelValues: settings.METRICS_MAX_LABEL_VALUES,
+    isRegistered: (action) => actions.isRegistered(action),
+  })
+  const actions = createActions({ db, cacheSeconds: settings.CREDENTIAL_CACHE_SECONDS })
   const hooks = deps.passed ? { passed: deps.passed } : {}
   const ledger = createLedger({
     db,
     log,
+    metrics,
     backoff: { baseSeconds: settings.RETRY_BACKOFF_SECONDS, maxSeconds: settings.RETRY_BACKOFF_MAX_SECONDS },
     onDown: (error) => log.warn({ reason: (error as Error).message }, 'the database does not answer; reports wait'),
     ...(deps.random ? { random: deps.random } : {}),
@@ -80,13 +91,14 @@ export function createControl(deps: ControlDeps): Control {
     db,
     log,
     node: NODE,
+    metrics,
     ledger,
     transport,
     dispatchIdle: (session) => dispatch.idle(session),
     endTimeoutSeconds: settings.DATABASE_TIMEOUT_SECONDS,
   })
   const watch = createWatch(ledger)
-  const uplink = createUplink({ db, ledger, ...hooks })
+  const uplink = createUplink({ db, ledger, metrics, ...hooks })
   const httpSessions = createHttpSessions({
     db,
     log,
@@ -97,7 +109,7 @@ export function createControl(deps: ControlDeps): Control {
     uplink,
     pingTimeoutSeconds: settings.HTTP_PING_TIMEOUT_SECONDS,
   })
-  const commandInserts = createCommandInserts(db, settings)
+  const commandInserts = createCommandInserts(db, settings, metrics)
   const sweeper = createSweeper({
     db,
     log,
@@ -108,6 +120,18 @@ export function createControl(deps: ControlDeps): Control {
     intervalSeconds: settings.SWEEP_INTERVAL_SECONDS,
     idempotencyKeySeconds: settings.IDEMPOTENCY_KEY_SECONDS,
   })
+  const retention = createRetention({
+    db,
+    log,
+    metrics,
+    days: settings.RETENTION_DAYS,
+    batch: settings.RETENTION_BATCH,
+    intervalSeconds: settings.RETENTION_INTERVAL_SECONDS,
+  })
+  let stopMeasuring = (): void => undefined
+  observeDatabase(metrics, db, log, settings.DATABASE_TIMEOUT_SECONDS)
+  observeSessions(metrics, sessions, settings.METRICS_MAX_LABEL_VALUES)
+  ledger.onChange(metrics.executionChanged)
   // A place in the window, or work that has become claimable, is news for the client's session.
   ledger.onChange(({ clientId }, before, after) => {
     const freed = inFlight(before.status) && !inFlight(after.status)
@@ -121,29 +145,35 @@ export function createControl(deps: ControlDeps): Control {
     ledger,
     dispatch,
     sessions,
-    authenticator: createAuthenticator({ db, cacheSeconds: settings.CREDENTIAL_CACHE_SECONDS }),
-    actions: createActions({ db, cacheSeconds: settings.CREDENTIAL_CACHE_SECONDS }),
+    authenticator: createAuthenticator({ db, cacheSeconds: settings.CREDENTIAL_CACHE_SECONDS, metrics }),
+    actions,
     watch,
     uplink,
     httpSessions,
     transport,
     commandInserts,
+    metrics,
     ...hooks,
     async recover() {
+      await actions.load()
       await closeSessions(db, await findSessionsOfNode(db, NODE))
       await retainAll(db, transport)
       await sweeper.sweep()
     },
     start() {
+      stopMeasuring = measureProcess(metrics)
       sweeper.start()
+      retention.start()
       httpSessions.start()
     },
     letGo() {
       for (const part of [commandInserts, sessions, uplink, ledger]) void part.stop()
     },
     async stop() {
+      stopMeasuring()
       await httpSessions.stop()
       await sweeper.stop()
+      await retention.stop()
       await commandInserts.stop()
       await sessions.stop()
       await uplink.stop()

@@ -13,6 +13,7 @@ const PERMISSIONS = {
   'access:manage': ['admin'],
   'action:read': ['admin', 'operator', 'technician', 'viewer'],
   'action:manage': ['admin'],
+  'metrics:read': ['admin', 'operator', 'technician', 'viewer'],
 } as const satisfies Record<string, readonly Role[]>
 
 export type Permission = keyof typeof PERMISSIONS
