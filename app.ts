@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { sql } from 'kysely'
 import { type Logger, pino } from 'pino'
+import type { HealthChecks } from './api/routes/health.ts'
 import { type Api, createApi } from './api/server.ts'
 import { type Broker, createBroker } from './broker/broker.ts'
 import { bootstrapAdministrator } from './control/access/bootstrap-administrator.ts'
@@ -10,6 +11,7 @@ import { openCertificate } from './control/certificate.ts'
 import { type Control, createControl, type Passed } from './control/control.ts'
 import { type ConnectOptions, connectDatabase, type Db } from './db/connect.ts'
 import { startEmbeddedPostgres } from './db/embedded-postgres.ts'
+import { feedLagSeconds } from './db/events.ts'
 import { migrate } from './db/migrate.ts'
 import { plainHost, type Settings } from './schemas/settings.ts'
 
@@ -63,7 +65,7 @@ export function createApp(settings: Settings, overrides: Overrides = {}): App {
       const certificate = await openCertificate(settings, log)
       started.defer(() => certificate?.stop())
       const mqtt = await broker.listen(certificate)
-      const health = { database: () => sql`select 1`.execute(db) }
+      const health = healthChecks(db, settings)
       const api: Api = createApi({ control, log, health, checkResponses: overrides.checkResponses ?? false })
       started.defer(() => api.stop())
       const { http, https } = await api.listen(certificate)
@@ -114,6 +116,17 @@ export async function tryDatabase(settings: Settings): Promise<{ version: number
   )
   return { version: Math.floor((rows[0]?.version ?? 0) / 10_000), shown: settings.DATABASE_URL ? shown : 'embedded' }
 }
+
+const healthChecks = (db: Db, settings: Settings): HealthChecks => ({
+  async database() {
+    await sql`select 1`.execute(db)
+    return {}
+  },
+  async feed() {
+    const lagSeconds = Math.round((await feedLagSeconds(db)) * 1000) / 1000
+    return { lagSeconds, degraded: lagSeconds > settings.ALERT_FEED_LAG_SECONDS }
+  },
+})
 
 const quietLog = (): Logger => pino({ level: 'error' }, pino.destination(2))
 

@@ -63,6 +63,9 @@ export function route<
   return definition as Route
 }
 
+/** What a request's secret is judged by. */
+export type Login = Pick<MountOptions, 'authenticator' | 'refusals'>
+
 export interface MountOptions {
   authenticator: Authenticator
   refusals: Refusals
@@ -95,10 +98,11 @@ export function mount(routes: Route[], options: MountOptions): Router {
   return router
 }
 
-async function authenticate(
+/** Who calls, if they may. Throws UNAUTHORIZED, FORBIDDEN. */
+export async function authenticate(
   ctx: Context,
   permission: Route['permission'],
-  { authenticator, refusals }: MountOptions,
+  { authenticator, refusals }: Login,
 ): Promise<{ principal: Principal } | { client: ClientCredential }> {
   const secret = /^Bearer +(\S+)$/i.exec(ctx.get('authorization'))?.[1]
   if (permission === 'client') {

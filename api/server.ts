@@ -18,6 +18,7 @@ import { commandRoutes } from './routes/commands.ts'
 import { eventRoutes } from './routes/events.ts'
 import { type HealthChecks, healthRoutes } from './routes/health.ts'
 import { httpAgentRoutes } from './routes/http-agent.ts'
+import { metricsRoutes } from './routes/metrics.ts'
 import { zoneRoutes } from './routes/zones.ts'
 
 export interface Api {
@@ -62,6 +63,7 @@ export function createApi({ control, log, health, checkResponses }: ApiDeps): Ap
   })
   koa.use(problems(log))
   koa.use(healthRoutes(health, () => ready, log).routes())
+  koa.use(metricsRoutes(control.metrics, settings.METRICS_LOGIN ? control : undefined).routes())
   koa.use(jsonBody(settings.HTTP_MAX_BODY_BYTES))
   const router = mount(apiRoutes(control), {
     authenticator: control.authenticator,

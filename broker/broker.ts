@@ -11,6 +11,7 @@ import type { AedesClient } from './aedes-internals.ts'
 import { createAuthentication, refusalOf } from './authenticate.ts'
 import { type Connection, createConnections } from './connections.ts'
 import { type Listener, listenTcp, listenWebSocket, type Place } from './listeners.ts'
+import { observeConnections } from './observe.ts'
 import type { Delivery } from './packet-ids.ts'
 import { createPersistence } from './persistence.ts'
 import { createReceiver } from './receive.ts'
@@ -52,6 +53,7 @@ export function createBroker({ settings, log }: { settings: Settings; log: Logge
       broker: () => aedes,
     })
     const receive = createReceiver({ settings, log, control })
+    observeConnections(control.metrics, connections, settings.MAX_HELD_REPORTS)
     aedes = (await Aedes.createBroker({
       mq: createEmitter(),
       persistence: createPersistence((client, messageId) => connections.of(client).packetIds.release(messageId ?? 0)),
@@ -86,13 +88,14 @@ export function createBroker({ settings, log }: { settings: Settings; log: Logge
   }
 
   function refuse(
-    { refusals }: Control,
+    { refusals, metrics }: Control,
     client: Client,
     username: string | undefined,
     error: unknown,
   ): AuthenticateError {
     const refusal = refusalOf(error)
     if (refusal.returnCode !== 3) refusals.login(username, refusal.message)
+    metrics.loginRefused(refusal.returnCode)
     const { address } = connections.of(client)
     log.warn(
       { address, client: client.id, username, code: refusal.returnCode, reason: refusal.message },

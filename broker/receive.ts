@@ -76,6 +76,7 @@ export function createReceiver(deps: { settings: Settings; log: Logger; control:
     } catch (error) {
       const fault = faultOf(error)
       if (!fault) throw error
+      control.metrics.messageDropped(fault.code)
       log.warn({ clientId, topic: packet.topic, code: fault.code, reason: fault.message }, 'message dropped')
       const topicBefore = packet.topic
       packet.topic = DROPPED

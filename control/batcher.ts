@@ -1,5 +1,6 @@
 import { isBadValue, isDatabaseDown, isRaceLost } from '../db/connect.ts'
 import { AppError } from '../schemas/errors.ts'
+import type { BatchMeter } from './metrics/metrics.ts'
 
 export interface BatcherOptions<Item, Result> {
   /** One round of statements for all items; answers in the items' order. */
@@ -8,6 +9,7 @@ export interface BatcherOptions<Item, Result> {
   max: number
   /** While PostgreSQL is down: keep the items and try again until it is back, or reject them as UNAVAILABLE. */
   whenDown: 'hold' | 'reject'
+  meter: BatchMeter
   onDown?(error: unknown): void
 }
 
@@ -31,6 +33,7 @@ const RETRY_MAX_MS = 1000
  * idle call, and a busy one shares its round trip and its fsync with all others. Every caller is answered after its own commit.
  */
 export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result>): Batcher<Item, Result> {
+  const { meter } = options
   let queue: Entry<Item, Result>[] = []
   let running: Promise<void> | undefined
   let stopping = false
@@ -47,20 +50,27 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
   async function runRound(round: Entry<Item, Result>[]): Promise<void> {
     for (let wait = RETRY_MIN_MS; ; wait = Math.min(wait * 2, RETRY_MAX_MS)) {
       try {
+        const start = performance.now()
         const results = await options.run(round.map((entry) => entry.item))
+        meter.round(round.length, (performance.now() - start) / 1000)
         for (const [index, entry] of round.entries()) entry.resolve(results[index] as Result)
         return
       } catch (error) {
         if (isDatabaseDown(error)) {
           options.onDown?.(error)
           if (options.whenDown === 'hold' && !stopping) {
+            meter.retry('database_down')
             await new Promise((resolve) => setTimeout(resolve, wait))
             continue
           }
           return rejectAll(round, new AppError('UNAVAILABLE', 'The database does not answer; nothing is confirmed.'))
         }
-        if (isRaceLost(error)) continue
+        if (isRaceLost(error)) {
+          meter.retry('race_lost')
+          continue
+        }
         if (!isBadValue(error) || round.length === 1) return rejectAll(round, error)
+        meter.retry('bad_value')
         // One bad row made the whole statement fail: halve until it fails alone.
         const middle = Math.ceil(round.length / 2)
         await runRound(round.slice(0, middle))

@@ -13,6 +13,10 @@ import { createDispatch, type Dispatch } from './executions/dispatch.ts'
 import { createLedger, type Ledger } from './executions/ledger.ts'
 import { inFlight } from './executions/lifecycle.ts'
 import { createSweeper } from './executions/sweeper.ts'
+import { createMetrics, type Metrics } from './metrics/metrics.ts'
+import { observeDatabase, observeSessions } from './metrics/observed.ts'
+import { measureProcess } from './metrics/process-metrics.ts'
+import { createRetention } from './retention.ts'
 import { createHttpSessions, type HttpSessions } from './sessions/http-sessions.ts'
 import { createSessions, type Sessions } from './sessions/sessions.ts'
 import type { Transport } from './transport.ts'
@@ -38,6 +42,7 @@ export interface Control {
   httpSessions: HttpSessions
   transport: Transport
   commandInserts: CreateCommandDeps['commandInserts']
+  metrics: Metrics
   passed?: Passed
   /** Brings the world of before the start in order: dead sessions, retained topics. Call it before the doors open. */
   recover(): Promise<void>
@@ -63,10 +68,16 @@ const NODE = 'node'
 
 export function createControl(deps: ControlDeps): Control {
   const { db, settings, log, transport } = deps
+  const metrics = createMetrics({
+    maxLabelValues: settings.METRICS_MAX_LABEL_VALUES,
+    isRegistered: (action) => actions.isRegistered(action),
+  })
+  const actions = createActions({ db, cacheSeconds: settings.CREDENTIAL_CACHE_SECONDS })
   const hooks = deps.passed ? { passed: deps.passed } : {}
   const ledger = createLedger({
     db,
     log,
+    metrics,
     backoff: { baseSeconds: settings.RETRY_BACKOFF_SECONDS, maxSeconds: settings.RETRY_BACKOFF_MAX_SECONDS },
     onDown: (error) => log.warn({ reason: (error as Error).message }, 'the database does not answer; reports wait'),
     ...(deps.random ? { random: deps.random } : {}),
@@ -83,13 +94,14 @@ export function createControl(deps: ControlDeps): Control {
     db,
     log,
     node: NODE,
+    metrics,
     ledger,
     transport,
     dispatchIdle: (session) => dispatch.idle(session),
     endTimeoutSeconds: settings.DATABASE_TIMEOUT_SECONDS,
   })
   const watch = createWatch(ledger)
-  const uplink = createUplink({ db, ledger, ...hooks })
+  const uplink = createUplink({ db, ledger, metrics, ...hooks })
   const httpSessions = createHttpSessions({
     db,
     log,
@@ -100,7 +112,7 @@ export function createControl(deps: ControlDeps): Control {
     uplink,
     pingTimeoutSeconds: settings.HTTP_PING_TIMEOUT_SECONDS,
   })
-  const commandInserts = createCommandInserts(db, settings)
+  const commandInserts = createCommandInserts(db, settings, metrics)
   const sweeper = createSweeper({
     db,
     log,
@@ -111,7 +123,7 @@ export function createControl(deps: ControlDeps): Control {
     intervalSeconds: settings.SWEEP_INTERVAL_SECONDS,
     idempotencyKeySeconds: settings.IDEMPOTENCY_KEY_SECONDS,
   })
-  const authenticator = createAuthenticator({ db, cacheSeconds: settings.CREDENTIAL_CACHE_SECONDS })
+  const authenticator = createAuthenticator({ db, cacheSeconds: settings.CREDENTIAL_CACHE_SECONDS, metrics })
   const refusals = createRefusals({ isClient: authenticator.clientExists, max: settings.ALERT_MAX_REFUSED_CLIENTS })
   const alerts = createAlertFollower({
     db,
@@ -122,6 +134,18 @@ export function createControl(deps: ControlDeps): Control {
     clientLostSeconds: settings.ALERT_CLIENT_LOST_SECONDS,
     feedLagSeconds: settings.ALERT_FEED_LAG_SECONDS,
   })
+  const retention = createRetention({
+    db,
+    log,
+    metrics,
+    days: settings.RETENTION_DAYS,
+    batch: settings.RETENTION_BATCH,
+    intervalSeconds: settings.RETENTION_INTERVAL_SECONDS,
+  })
+  let stopMeasuring = (): void => undefined
+  observeDatabase(metrics, db, log, settings.DATABASE_TIMEOUT_SECONDS)
+  observeSessions(metrics, sessions, settings.METRICS_MAX_LABEL_VALUES)
+  ledger.onChange(metrics.executionChanged)
   // A place in the window, or work that has become claimable, is news for the client's session.
   ledger.onChange(({ clientId }, before, after) => {
     const freed = inFlight(before.status) && !inFlight(after.status)
@@ -137,30 +161,36 @@ export function createControl(deps: ControlDeps): Control {
     sessions,
     authenticator,
     refusals,
-    actions: createActions({ db, cacheSeconds: settings.CREDENTIAL_CACHE_SECONDS }),
+    actions,
     watch,
     uplink,
     httpSessions,
     transport,
     commandInserts,
+    metrics,
     ...hooks,
     async recover() {
+      await actions.load()
       await closeSessions(db, await findSessionsOfNode(db, NODE))
       await retainAll(db, transport)
       await sweeper.sweep()
     },
     start() {
+      stopMeasuring = measureProcess(metrics)
       sweeper.start()
       alerts.start()
+      retention.start()
       httpSessions.start()
     },
     letGo() {
       for (const part of [commandInserts, sessions, uplink, ledger]) void part.stop()
     },
     async stop() {
+      stopMeasuring()
       await httpSessions.stop()
       await sweeper.stop()
       await alerts.stop()
+      await retention.stop()
       await commandInserts.stop()
       await sessions.stop()
       await uplink.stop()

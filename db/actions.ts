@@ -56,6 +56,11 @@ export async function listActions(db: Db, paging: Paging): Promise<Page<Action>>
   return page(found, paging.limit, (row) => row.name, toAction)
 }
 
+export async function listActionNames(db: Db): Promise<string[]> {
+  const found = await db.selectFrom('actions').select('name').execute()
+  return found.map((row) => row.name)
+}
+
 export async function deleteAction(db: Db, name: string): Promise<boolean> {
   const row = await db.deleteFrom('actions').where('name', '=', name).returning('name').executeTakeFirst()
   return row !== undefined

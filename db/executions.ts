@@ -14,17 +14,18 @@ export interface ExecutionKey {
 /** What the rules of an execution work on, and the version that a change must find again. Times in ms on PostgreSQL's clock. */
 export interface StoredExecution extends ExecutionKey {
   version: number
+  /** Of its command. */
+  action: string
+  createdAt: number
   state: ExecutionState
 }
 
 /** The parts of a command that its message carries. */
 export interface Claimable extends StoredExecution {
   epoch: number
-  action: string
   payload: Json | undefined
   priority: number
   target: Target
-  createdAt: string
 }
 
 /** A claim that may have reached the client: of which attempt, and the journal that the session had published, if any. */
@@ -77,6 +78,8 @@ type StateRow = {
   command_id: string
   client_id: string
   version: number
+  action: string
+  created_at: number
   status: Status
   attempt: number
   delivery: 'at_least_once' | 'at_most_once'
@@ -102,8 +105,9 @@ type StateRow = {
   now: Date
 }
 
+/** The creation time as a number: a Date would be parsed for each row, and is asked for by few. */
 const STATE = sql`
-  e.command_id, e.client_id, e.version, e.status, e.attempt, c.delivery, c.max_retries, c.start_timeout_seconds,
+  e.command_id, e.client_id, e.version, c.action, date_part('epoch', c.created_at) * 1000 as created_at, e.status, e.attempt, c.delivery, c.max_retries, c.start_timeout_seconds,
   c.timeout_seconds, e.epoch, e.handovers, e.silent_attempts, e.completed_before, e.cancel_requested_at, e.cancel_reason,
   e.not_before, e.expires_at, e.deadline, e.progress, e.result, e.error, e.queued_at, e.delivered_at, e.started_at,
   e.completed_at, clock_timestamp() as now`
@@ -149,14 +153,12 @@ export async function loadClaimable(
   const found = await sql<
     StateRow & {
       session: number
-      action: string
       payload: Json | null
       priority: number
       target: Target
-      created_at: Date
     }
   >`
-    select ${STATE}, s.epoch as session, c.action, c.payload, e.priority, c.target, c.created_at
+    select ${STATE}, s.epoch as session, c.payload, e.priority, c.target
     from ${rows(sessions.map(({ clientId, epoch, uncertain }) => ({ client_id: clientId, epoch, uncertain })))}
       as s(client_id text, epoch bigint, uncertain boolean)
     join clients k on k.id = s.client_id and k.session_epoch = s.epoch and not k.disabled
@@ -183,11 +185,9 @@ export async function loadClaimable(
   return loaded(found.rows, (row) => ({
     ...toStored(row),
     epoch: row.session,
-    action: row.action,
     payload: row.payload ?? undefined,
     priority: row.priority,
     target: row.target,
-    createdAt: row.created_at.toISOString(),
   }))
 }
 
@@ -209,7 +209,7 @@ export async function loadMessages(
         payload: (row.payload ?? undefined) as Json | undefined,
         priority: row.priority,
         target: row.target as Target,
-        createdAt: row.created_at.toISOString(),
+        createdAt: row.created_at.getTime(),
       },
     ]),
   )
@@ -322,6 +322,8 @@ function toStored(row: StateRow): StoredExecution {
     commandId: row.command_id,
     clientId: row.client_id,
     version: row.version,
+    action: row.action,
+    createdAt: Math.round(row.created_at),
     state: {
       status: row.status,
       attempt: row.attempt,

@@ -66,11 +66,20 @@ export const Settings = z.object({
     'how often expiries, timeouts, work that the fast path missed and reasons for alerts are looked for',
   ),
   ALERT_CLIENT_LOST_SECONDS: seconds(60).describe('offline for longer than this while work waits: an alert'),
-  ALERT_FEED_LAG_SECONDS: seconds(10).describe('event feed held back for longer than this: an alert'),
+  ALERT_FEED_LAG_SECONDS: seconds(10).describe(
+    'event feed held back for longer than this: an alert, and /health says degraded',
+  ),
   ALERT_MAX_REFUSED_CLIENTS: count(10_000).describe(
     'refused clients that are remembered until the next look for alerts; refusals of further ones are not counted',
   ),
   IDEMPOTENCY_KEY_SECONDS: count(86_400).describe('how long an Idempotency-Key is remembered'),
+  RETENTION_DAYS: count(90, 0, 36_500).describe(
+    'commands that ended longer ago are removed with their history, and so are events of no command; 0 keeps everything',
+  ),
+  RETENTION_BATCH: count(500, 1, 100_000).describe(
+    'executions that one transaction removes at most; the executions of one command are not divided',
+  ),
+  RETENTION_INTERVAL_SECONDS: seconds(60).describe('how often what has become old is looked for'),
   MAX_PAYLOAD_BYTES: count(262_144).describe('largest payload of a command, as JSON in UTF-8'),
   HTTP_MAX_BODY_BYTES: count(1_048_576).describe('largest body of an HTTP request'),
   HTTP_WAIT_MAX_SECONDS: count(60).describe('longest ?wait='),
@@ -82,6 +91,10 @@ export const Settings = z.object({
   MQTT_SLOW_READER_SECONDS: seconds(5).describe('a reader that stays blocked for this long is disconnected'),
   MAX_HELD_REPORTS: count(16, 1, 1000).describe(
     'messages of one connection that wait for their commit before its socket is paused',
+  ),
+  METRICS_LOGIN: z.stringbool().default(false).describe('/metrics asks for an API token, of any role'),
+  METRICS_MAX_LABEL_VALUES: count(200, 1, 10_000).describe(
+    'actions and zones that /metrics names; what is beyond is counted as (other)',
   ),
   CREDENTIAL_CACHE_SECONDS: seconds(10).describe('how long a verified or refused credential is remembered'),
 })
@@ -107,6 +120,7 @@ export function parseSettings(raw: Record<string, unknown>): Settings {
     ...(parsed.error?.issues ?? []).map((issue) => `${issue.path.join('.')}: ${issue.message}`),
     ...exposureFaults(given),
     ...certificateFaults(given),
+    ...retentionFaults(given),
   ]
   if (!parsed.success || faults.length > 0) throw new SettingsError(faults)
   return parsed.data
@@ -137,3 +151,11 @@ export const hasTls = (given: { TLS_CERT_FILE?: unknown; TLS_KEY_FILE?: unknown 
 /** Where plain listeners bind: beside TLS ones on loopback only. */
 export const plainHost = (settings: Settings, host: 'HTTP_HOST' | 'MQTT_HOST'): string =>
   hasTls(settings) ? '127.0.0.1' : settings[host]
+
+/** The repetition of a key must find its command. */
+function retentionFaults(given: Record<string, unknown>): string[] {
+  const parsed = Settings.pick({ RETENTION_DAYS: true, IDEMPOTENCY_KEY_SECONDS: true }).safeParse(given)
+  if (!parsed.success || parsed.data.RETENTION_DAYS === 0) return []
+  const { RETENTION_DAYS: days, IDEMPOTENCY_KEY_SECONDS: seconds } = parsed.data
+  return days * 86_400 < seconds ? [`RETENTION_DAYS: ${days} days are shorter than IDEMPOTENCY_KEY_SECONDS`] : []
+}

@@ -1,8 +1,11 @@
 import Router from '@koa/router'
 import type { Logger } from 'pino'
 
-/** Each dependency: how to ask it. Rejects when it does not answer. */
-export type HealthChecks = Record<string, () => Promise<unknown>>
+/**
+ * What is asked: rejects when it does not answer, else answers with what there is to show. `degraded` calls it out, and leaves
+ * readiness alone: another node would be no better.
+ */
+export type HealthChecks = Record<string, () => Promise<{ degraded?: boolean; [fact: string]: unknown }>>
 
 /** Outside /api and without login: for load balancers and container engines. */
 export function healthRoutes(checks: HealthChecks, isReady: () => boolean, log: Logger): Router {
@@ -21,8 +24,9 @@ export function healthRoutes(checks: HealthChecks, isReady: () => boolean, log: 
 
   router.get('/health', async (ctx) => {
     const { ok, results } = await runChecks(checks, log)
+    const degraded = Object.values(results).some((result) => result.degraded === true)
     ctx.status = ok ? 200 : 503
-    ctx.body = { ok, checks: results, at: new Date().toISOString() }
+    ctx.body = { ok, degraded, checks: results, at: new Date().toISOString() }
   })
 
   return router
@@ -34,8 +38,8 @@ async function runChecks(checks: HealthChecks, log: Logger) {
     Object.entries(checks).map(async ([name, check]) => {
       const start = performance.now()
       const result = await check().then(
-        () => ({ ok: true, milliseconds: Math.round(performance.now() - start) }),
-        (error: Error) => {
+        (facts) => ({ ok: true, milliseconds: Math.round(performance.now() - start), ...facts }),
+        (error: Error): { ok: boolean; degraded?: boolean } => {
           log.warn({ dependency: name, reason: error.message }, 'dependency does not answer')
           return { ok: false }
         },

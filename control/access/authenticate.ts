@@ -3,6 +3,7 @@ import type { Db } from '../../db/connect.ts'
 import { findPrincipalByToken } from '../../db/principals.ts'
 import type { Principal } from '../../schemas/principals.ts'
 import { createBatcher } from '../batcher.ts'
+import type { Metrics } from '../metrics/metrics.ts'
 import { createCache } from './cache.ts'
 import { hashSecret, sameHash } from './secrets.ts'
 
@@ -20,7 +21,7 @@ export interface Authenticator {
   forgetPrincipals(): void
 }
 
-export function createAuthenticator(deps: { db: Db; cacheSeconds: number }): Authenticator {
+export function createAuthenticator(deps: { db: Db; cacheSeconds: number; metrics: Metrics }): Authenticator {
   const lookups = createBatcher<string, ClientCredential | undefined>({
     run: async (ids) => {
       const found = new Map((await findCredentials(deps.db, ids)).map((credential) => [credential.id, credential]))
@@ -28,6 +29,7 @@ export function createAuthenticator(deps: { db: Db; cacheSeconds: number }): Aut
     },
     max: 500,
     whenDown: 'reject',
+    meter: deps.metrics.batcher('credential'),
   })
   const clients = createCache(deps.cacheSeconds, (id) => lookups.add(id))
   const principals = createCache(deps.cacheSeconds, (hash) => findPrincipalByToken(deps.db, Buffer.from(hash, 'hex')))

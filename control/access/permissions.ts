@@ -15,6 +15,7 @@ const PERMISSIONS = {
   'action:manage': ['admin'],
   'alert:read': ['admin', 'operator', 'technician', 'viewer'],
   'alert:acknowledge': ['admin', 'operator', 'technician'],
+  'metrics:read': ['admin', 'operator', 'technician', 'viewer'],
 } as const satisfies Record<string, readonly Role[]>
 
 export type Permission = keyof typeof PERMISSIONS

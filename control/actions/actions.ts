@@ -1,5 +1,5 @@
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js'
-import { deleteAction, findAction, listActions, putAction } from '../../db/actions.ts'
+import { deleteAction, findAction, listActionNames, listActions, putAction } from '../../db/actions.ts'
 import type { Db } from '../../db/connect.ts'
 import type { Action, PutAction } from '../../schemas/actions.ts'
 import { AppError } from '../../schemas/errors.ts'
@@ -11,6 +11,10 @@ import { createCache } from '../access/cache.ts'
 export interface Actions {
   /** From a short memory: a command is judged by an action that is at most CREDENTIAL_CACHE_SECONDS old. */
   find(name: string): Promise<Action | undefined>
+  /** As far as this node knows without asking. */
+  isRegistered(name: string): boolean
+  /** Learns the names of all registered actions. */
+  load(): Promise<void>
   /** Throws NOT_FOUND. */
   read(name: string): Promise<Action>
   list(paging: Paging): Promise<Page<Action>>
@@ -22,11 +26,21 @@ export interface Actions {
 }
 
 export function createActions(deps: { db: Db; cacheSeconds: number }): Actions {
-  const cache = createCache(deps.cacheSeconds, (name) => findAction(deps.db, name))
+  const registered = new Set<string>()
+  const cache = createCache(deps.cacheSeconds, async (name) => {
+    const action = await findAction(deps.db, name)
+    if (action) registered.add(name)
+    else registered.delete(name)
+    return action
+  })
   const validators = new WeakMap<Action, ValidateFunction>()
 
   return {
     find: (name) => cache.get(name),
+    isRegistered: (name) => registered.has(name),
+    async load() {
+      for (const name of await listActionNames(deps.db)) registered.add(name)
+    },
     async read(name) {
       const action = await findAction(deps.db, name)
       if (!action) throw notFound(name)
@@ -52,11 +66,13 @@ export function createActions(deps: { db: Db; cacheSeconds: number }): Actions {
       if (action.payloadSchema) compile(action.payloadSchema)
       const stored = await putAction(deps.db, name, action)
       cache.forget(name)
+      registered.add(name)
       return stored
     },
     async remove(name) {
       if (!(await deleteAction(deps.db, name))) throw notFound(name)
       cache.forget(name)
+      registered.delete(name)
     },
   }
 }

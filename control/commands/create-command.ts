@@ -17,6 +17,7 @@ import type { Settings } from '../../schemas/settings.ts'
 import type { Actions } from '../actions/actions.ts'
 import { type Batcher, createBatcher } from '../batcher.ts'
 import type { Dispatch } from '../executions/dispatch.ts'
+import type { Metrics } from '../metrics/metrics.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import { readCommand } from './read-commands.ts'
 
@@ -27,6 +28,7 @@ export interface CreateCommandDeps {
   sessions: Sessions
   dispatch: Dispatch
   commandInserts: CommandInserts
+  metrics: Metrics
   /** Named point of the way, for the tests that end the process there. */
   passed?(point: 'create-committed'): void
 }
@@ -37,8 +39,8 @@ export interface CommandInserts {
   stop(): Promise<void>
 }
 
-export function createCommandInserts(db: Db, settings: Settings): CommandInserts {
-  const inserts = (max: number): Batcher<NewCommand, InsertedCommand> =>
+export function createCommandInserts(db: Db, settings: Settings, metrics: Metrics): CommandInserts {
+  const inserts = (max: number, name: string): Batcher<NewCommand, InsertedCommand> =>
     createBatcher<NewCommand, InsertedCommand>({
       run: async (commands) => {
         const inserted = await insertCommands(db, commands, settings.MAX_PENDING_PER_CLIENT)
@@ -47,10 +49,11 @@ export function createCommandInserts(db: Db, settings: Settings): CommandInserts
       },
       max,
       whenDown: 'reject',
+      meter: metrics.batcher(name),
     })
-  const single = inserts(200)
+  const single = inserts(200, 'create')
   // Ten thousand rows take their time: nobody's command for one client waits behind them.
-  const group = inserts(1)
+  const group = inserts(1, 'create_group')
   return {
     add: (command) => (command.target.kind === 'client' ? single : group).add(command),
     stop: async () => {
@@ -76,6 +79,7 @@ export async function createCommand(
   const group = target.kind === 'client' ? undefined : deps.dispatch.openGroup(id, target)
   try {
     const { command, clientIds } = await store(deps, principal, id, body, idempotencyKey, requestHash)
+    deps.metrics.commandCreated(body.action, target.kind)
     deps.passed?.('create-committed')
     if (group) void group.send(clientIds)
     else for (const clientId of clientIds) deps.dispatch.wake(deps.sessions.get(clientId))

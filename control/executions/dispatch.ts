@@ -277,7 +277,7 @@ function commandMessage(
     ...(parts.payload !== undefined ? { payload: parts.payload } : {}),
     priority: parts.priority,
     target: parts.target,
-    createdAt: parts.createdAt,
+    createdAt: new Date(parts.createdAt).toISOString(),
     sentAt: new Date(now).toISOString(),
     expiresInSeconds: Math.max(0, (state.expiresAt - now) / 1000),
     timeoutSeconds: state.timeoutSeconds,

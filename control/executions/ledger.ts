@@ -12,6 +12,7 @@ import {
   storeExecutions,
 } from '../../db/executions.ts'
 import { type Batcher, createBatcher } from '../batcher.ts'
+import type { Metrics } from '../metrics/metrics.ts'
 import { type Context, type Effect, type EventDraft, type Input, transition } from './lifecycle.ts'
 
 /** What one input did to one execution. */
@@ -39,7 +40,10 @@ export interface Claimed extends Claimable {
   now: number
 }
 
-type ChangeListener = (key: ExecutionKey, before: ExecutionState, after: ExecutionState) => void
+/** An execution whose change is committed: its key, and what its command says. */
+export type ChangedExecution = Pick<StoredExecution, 'commandId' | 'clientId' | 'action' | 'createdAt'>
+
+type ChangeListener = (execution: ChangedExecution, before: ExecutionState, after: ExecutionState) => void
 
 /** The only way to change an execution: every input goes through `transition` and a guarded, committed update. */
 export interface Ledger {
@@ -74,6 +78,7 @@ interface Working extends StoredExecution {
 export interface LedgerDeps {
   db: Db
   log: Logger
+  metrics: Metrics
   backoff: { baseSeconds: number; maxSeconds: number }
   random?: () => number
   onDown?(error: unknown): void
@@ -88,11 +93,13 @@ const MAX_GUARDED_RACES = 3
 
 export function createLedger(deps: LedgerDeps): Ledger {
   const listeners: ChangeListener[] = []
+  const meter = deps.metrics.batcher('ledger')
   const lanes: Batcher<Job, Outcome>[] = Array.from({ length: LANES }, () =>
     createBatcher<Job, Outcome>({
       run: runLane,
       max: ROUND_MAX,
       whenDown: 'hold',
+      meter,
       ...(deps.onDown ? { onDown: deps.onDown } : {}),
     }),
   )
@@ -191,8 +198,19 @@ async function load(db: Db, jobs: Job[]): Promise<Read> {
     const key = keyOf(item)
     const known = working.get(key)
     if (known) return known
-    const { commandId, clientId, version, state } = item
-    const work = { commandId, clientId, version, state, before: state, events: [], guardEpoch: null, touchedBy: [] }
+    const { commandId, clientId, version, action, createdAt, state } = item
+    const work: Working = {
+      commandId,
+      clientId,
+      version,
+      action,
+      createdAt,
+      state,
+      before: state,
+      events: [],
+      guardEpoch: null,
+      touchedBy: [],
+    }
     working.set(key, work)
     return work
   }

@@ -5,6 +5,7 @@ import type { ClientConfig, ClientStatus } from '../../schemas/clients.ts'
 import { AppError } from '../../schemas/errors.ts'
 import { createBatcher } from '../batcher.ts'
 import type { Ledger } from '../executions/ledger.ts'
+import type { Metrics } from '../metrics/metrics.ts'
 import type { Outlet, Transport } from '../transport.ts'
 import { within } from '../within.ts'
 import { createKeyedLock } from './keyed-lock.ts'
@@ -57,6 +58,7 @@ export interface SessionsDeps {
   db: Db
   log: Logger
   node: string
+  metrics: Metrics
   ledger: Ledger
   transport: Transport
   /** Resolves when nothing more will be forwarded to the session. */
@@ -75,6 +77,7 @@ export function createSessions(deps: SessionsDeps): Sessions {
     },
     max: 500,
     whenDown: 'reject',
+    meter: deps.metrics.batcher('session_open'),
   })
   const closing = createBatcher<Session, string | undefined>({
     run: async (sessions) => {
@@ -83,6 +86,7 @@ export function createSessions(deps: SessionsDeps): Sessions {
     },
     max: 500,
     whenDown: 'hold',
+    meter: deps.metrics.batcher('session_end'),
   })
   const reporting = createBatcher<{ clientId: string; reported: ClientStatus }, void>({
     run: async (statuses) => {
@@ -91,6 +95,7 @@ export function createSessions(deps: SessionsDeps): Sessions {
     },
     max: 500,
     whenDown: 'hold',
+    meter: deps.metrics.batcher('client_status'),
   })
 
   async function openNew(clientId: string, config: ClientConfig, outlet: Outlet): Promise<Session> {

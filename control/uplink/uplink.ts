@@ -5,6 +5,7 @@ import { AppError } from '../../schemas/errors.ts'
 import type { ClientEvent, Report } from '../../schemas/messages.ts'
 import { createBatcher } from '../batcher.ts'
 import type { Applied, Ledger } from '../executions/ledger.ts'
+import type { Metrics } from '../metrics/metrics.ts'
 
 /** What clients say, over whichever transport. Each promise resolves after the commit: only then may the client be answered. */
 export interface Uplink {
@@ -22,6 +23,7 @@ const Uuid = z.uuid()
 export function createUplink(deps: {
   db: Db
   ledger: Ledger
+  metrics: Metrics
   passed?(point: 'report-received' | 'report-committed'): void
 }): Uplink {
   const events = createBatcher<{ clientId: string; type: string; id: string; body: ClientEvent }, void>({
@@ -31,6 +33,7 @@ export function createUplink(deps: {
     },
     max: 500,
     whenDown: 'hold',
+    meter: deps.metrics.batcher('client_event'),
   })
   return {
     async report(clientId, commandId, report, journalId) {

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
+import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { createTestDatabase, type TestDatabase } from '../support/database.ts'
+import { createOwnServer, createTestDatabase, type TestDatabase } from '../support/database.ts'
 import { closeDatabase, type Network, reopenDatabase, startNetwork } from '../support/database-faults.ts'
 import { startDevice } from '../support/device.ts'
 import { type Http, httpClient } from '../support/http.ts'
@@ -36,7 +37,15 @@ const commandsOf = async (database: TestDatabase, clientId: string): Promise<num
 test('while all is well, each question is answered with 200', async () => {
   expect(await nobody.get('/health')).toMatchObject({
     status: 200,
-    body: { ok: true, checks: { database: { ok: true, milliseconds: expect.any(Number) } }, at: expect.any(String) },
+    body: {
+      ok: true,
+      degraded: false,
+      checks: {
+        database: { ok: true, milliseconds: expect.any(Number) },
+        feed: { ok: true, lagSeconds: expect.any(Number), degraded: false },
+      },
+      at: expect.any(String),
+    },
   })
   expect(await nobody.get('/health/live')).toMatchObject({ status: 200, body: { ok: true } })
   expect(await nobody.get('/health/ready')).toMatchObject({ status: 200, body: { ok: true } })
@@ -176,5 +185,61 @@ describe('while the database hears nothing', () => {
     for (const { status } of answers) expect([200, 201]).toContain(status)
     expect(new Set(answers.map((answer) => answer.body.id)).size).toBe(5)
     expect(await commandsOf(slowDatabase, 'c1')).toBe(5)
+  })
+})
+
+describe('while a transaction is open on the database server', () => {
+  let own: TestDatabase
+  let held: TestServer
+
+  beforeAll(async () => {
+    own = await createOwnServer()
+    held = await startServer({ ALERT_FEED_LAG_SECONDS: 0.3 }, { database: own })
+    await held.api.post('/clients', { id: 'c1' })
+  })
+  afterAll(async () => {
+    await held.stop()
+    await own.drop()
+  })
+
+  const health = async () => (await httpClient(held.http, undefined).get('/health')).body
+  const metric = async (name: string): Promise<number> => {
+    const text = await (await fetch(new URL('/metrics', held.http))).text()
+    return Number(new RegExp(`^${name} (\\S+)$`, 'm').exec(text)?.[1])
+  }
+
+  test('the feed shows its lag; above the threshold it is degraded, and the server is as ready as before', async () => {
+    await until(async () => (await health()).checks.feed.lagSeconds === 0, 'nothing is held back')
+    const writer = new pg.Client({ connectionString: own.url })
+    await writer.connect()
+    await writer.query('begin')
+    await writer.query('select pg_current_xact_id()')
+    const { checks: before } = await health()
+    expect(before.feed).toMatchObject({ ok: true, lagSeconds: 0, degraded: false })
+    await send(held, 'c1')
+    const since = performance.now()
+    const body = await until(async () => {
+      const answer = await health()
+      return answer.degraded ? answer : undefined
+    }, 'degraded')
+    expect(body).toMatchObject({ ok: true, checks: { database: { ok: true }, feed: { ok: true, degraded: true } } })
+    expect(body.checks.feed.lagSeconds).toBeGreaterThan(0.3)
+    expect(body.checks.feed.lagSeconds).toBeLessThan(seconds(since) + 1)
+    expect(await metric('signalbox_feed_lag_seconds')).toBeGreaterThan(0.3)
+    expect((await httpClient(held.http, undefined).get('/health/ready')).status).toBe(200)
+    await writer.query('rollback')
+    await writer.end()
+    await until(async () => (await health()).checks.feed.lagSeconds === 0, 'nothing is held back')
+    expect(await health()).toMatchObject({ ok: true, degraded: false })
+  })
+
+  test('one that only reads holds nothing back', async () => {
+    const reader = new pg.Client({ connectionString: own.url })
+    await reader.connect()
+    await reader.query('begin isolation level repeatable read')
+    await reader.query('select count(*) from events')
+    await send(held, 'c1')
+    await until(async () => (await health()).checks.feed.lagSeconds === 0, 'nothing is held back')
+    await reader.end()
   })
 })

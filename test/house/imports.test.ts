@@ -20,6 +20,7 @@ const OWNED: Record<string, string[]> = {
   kysely: ['db', 'app.ts'],
   pg: ['db'],
   koa: ['api'],
+  'prom-client': ['api'],
   aedes: ['broker'],
   ws: ['broker'],
   mqtt: ['agent'],
