@@ -13,6 +13,8 @@ export interface Seen {
   load: Pick<Load, 'accepted'>
   plain?: PlainDevice[]
   devices: Devices
+  /** What else must hold in this scenario: each line is something that does not. */
+  also?(evidence: Evidence): Iterable<string>
 }
 
 /** Gathers what can be seen from outside and throws what does not hold; answers what there was. */
@@ -21,7 +23,7 @@ export async function judgeStand(
   seen: Seen,
 ): Promise<{ executions: number; effects: number; unknown: number }> {
   const evidence = await gather(stand, seen)
-  const wrong = judge(evidence)
+  const wrong = [...judge(evidence), ...(seen.also?.(evidence) ?? [])]
   if (wrong.length > 0) throw new Violations(wrong)
   const unknown = evidence.executions.filter(({ status }) => status === 'outcome_unknown').length
   return { executions: evidence.executions.length, effects: evidence.effects.length, unknown }

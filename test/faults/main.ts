@@ -2,6 +2,7 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { cpus, totalmem } from 'node:os'
 import { parseArgs } from 'node:util'
 import type { Figures, Scenario } from './scenario.ts'
+import { cancelRaces } from './scenarios/cancel-races.ts'
 import { oracleProved } from './scenarios/oracle-proved.ts'
 import { serverKills } from './scenarios/server-kills.ts'
 
@@ -10,7 +11,7 @@ import { serverKills } from './scenarios/server-kills.ts'
  * `--long` for a night, with a results file under docs/faults; `--only a,b`; `--seed n` repeats a run; `--sizes {json}` changes
  * sizes of the form.
  */
-const SCENARIOS: Scenario[] = [serverKills, oracleProved]
+const SCENARIOS: Scenario[] = [serverKills, cancelRaces, oracleProved]
 
 const { values } = parseArgs({
   options: {
