@@ -1,7 +1,9 @@
 import { join } from 'node:path'
 import { Agent } from '../../agent/agent.ts'
+import type { Backoff } from '../../agent/backoff.ts'
 import { Journal } from '../../agent/journal.ts'
 import { handlersOf } from './device-handlers.ts'
+import { openPresenceLog } from './presence-log.ts'
 import { openEffects } from './work.ts'
 
 /** A process of devices: each the agent that real devices run, with an effect that can be counted from outside. */
@@ -12,6 +14,9 @@ export interface HostOrders {
   /** Ends the process with SIGKILL before or after the nth of these steps of a journal. */
   killAt?: { when: 'before' | 'after'; step: JournalStep; nth: number }
   keepaliveSeconds?: number
+  reconnect?: Backoff
+  /** Where its agents write down from when to when each was connected. */
+  presenceLog?: string
 }
 
 export const JOURNAL_STEPS = ['received', 'cancelled', 'started', 'finished', 'gaveUp', 'acknowledged'] as const
@@ -33,8 +38,17 @@ async function begin(orders: HostOrders): Promise<void> {
         handlers: handlersOf(id, effects),
         concurrency: 2,
         ...(orders.keepaliveSeconds ? { keepaliveSeconds: orders.keepaliveSeconds } : {}),
+        ...(orders.reconnect ? { reconnect: orders.reconnect } : {}),
       }),
   )
+  if (orders.presenceLog) {
+    const log = openPresenceLog(orders.presenceLog)
+    for (const [index, agent] of agents.entries()) {
+      const door = log.door((orders.devices[index] as { id: string }).id, 'mqtt')
+      agent.on('connected', door.opened)
+      agent.on('disconnected', door.closed)
+    }
+  }
   for (const agent of agents) await agent.start()
   process.send?.('started')
   process.once('message', async () => {

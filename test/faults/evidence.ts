@@ -56,13 +56,13 @@ export async function gather(stand: Stand, { load, plain = [], devices }: Seen):
   }
 }
 
-/** Any SQLite tool can read a journal, also while its agent runs. */
+/** Any SQLite tool can read a journal, also while its agent runs. A client that has several has a name for each, after an @. */
 function readJournal(folder: string, name: string): JournalEntry[] {
   const journal = new DatabaseSync(join(folder, name), { readOnly: true })
   try {
     const rows = journal.prepare('select command_id, attempt, state, reported from attempts').all()
     return rows.map((row) => ({
-      clientId: name.slice(0, -'.sqlite'.length),
+      clientId: name.slice(0, -'.sqlite'.length).split('@')[0] as string,
       id: String(row.command_id),
       attempt: Number(row.attempt),
       state: String(row.state),

@@ -18,7 +18,7 @@ export interface Fleet {
   stop(): Promise<void>
 }
 
-const ZONES = ['A', 'B', 'C']
+export const ZONES = ['A', 'B', 'C']
 
 export async function registerActions(stand: Stand): Promise<void> {
   for (const [name, action] of Object.entries(ACTIONS)) {
