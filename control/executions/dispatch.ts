@@ -84,7 +84,7 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
     const claimed = await deps.ledger.claim(claimant(session))
     session.uncertain = false
     if (claimed.length > 0) deps.passed?.('claim-committed')
-    for (const item of claimed) session.inHand.set(keyOf(item.commandId, item.state.attempt), 'to be written')
+    for (const item of claimed) session.inHand.set(keyOf(item.commandId, item.state.attempt), undefined)
     for (const item of claimed) {
       const group = groups.get(item.commandId)
       if (group && carries(group, session, item)) group.claims.set(session, item)
@@ -109,7 +109,8 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
     const key = keyOf(item.commandId, item.state.attempt)
     try {
       const forwarded = await forwardCommand(session, item, item.state, commandMessage(item, item.state, item.now))
-      if (!forwarded) await deps.ledger.apply(item, { type: 'release', epoch: session.epoch })
+      if (forwarded) await tellCancel(session, key)
+      else await deps.ledger.apply(item, { type: 'release', epoch: session.epoch })
     } catch (error) {
       session.uncertain = true
       deps.log.error({ err: error, clientId: session.clientId, commandId: item.commandId }, 'forward failed')
@@ -151,12 +152,13 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
     if (!first) return
     const key = keyOf(first.commandId, first.state.attempt)
     const sessions = [...group.claims.keys()]
-    const live = sessions.filter((session) => writable(session) && session.inHand.get(key) !== 'withdrawn')
+    const live = sessions.filter((session) => writable(session) && !session.inHand.get(key))
     for (const session of live) session.forwarded.add(key)
     let written: ReadonlySet<string> = new Set()
     try {
       written = await deps.transport.forwardShared(group.target, live, commandMessage(first, first.state, first.now))
       if (written.size > 0) deps.passed?.('forwarded')
+      await Promise.all(live.map((session) => (written.has(session.clientId) ? tellCancel(session, key) : undefined)))
     } finally {
       const left = sessions.filter((session) => !written.has(session.clientId))
       for (const session of left) session.forwarded.delete(key)
@@ -176,7 +178,7 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
     message: CommandMessage,
   ): Promise<boolean> {
     const forwardedKey = keyOf(key.commandId, state.attempt)
-    if (!writable(session) || session.inHand.get(forwardedKey) === 'withdrawn') return false
+    if (!writable(session) || session.inHand.get(forwardedKey)) return false
     session.forwarded.add(forwardedKey)
     const forwarded = await session.outlet.forward(session, message, {
       commandId: key.commandId,
@@ -190,7 +192,7 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
   async function ready(session: Session): Promise<void> {
     const open = await deps.ledger.applyToOpen(session.clientId, sessionReady(session), claimant(session))
     const toSend = open.filter((item) => item.effect === 'send-command')
-    for (const item of toSend) session.inHand.set(keyOf(item.commandId, item.after.attempt), 'to be written')
+    for (const item of toSend) session.inHand.set(keyOf(item.commandId, item.after.attempt), undefined)
     try {
       for (const item of open) if (item.effect === 'send-cancel') await sendCancel(session, item.commandId, item.after)
       await redeliver(session, toSend)
@@ -223,19 +225,22 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
       const key = keyOf(item.commandId, item.after.attempt)
       const message = commandMessage({ ...parts, commandId: item.commandId }, item.after, item.now)
       await forwardCommand(session, item, item.after, message)
-      const withdrawn = session.inHand.get(key) === 'withdrawn'
-      session.inHand.delete(key)
-      // The first hand-over may have arrived, so the client is asked all the same.
-      if (withdrawn) await sendCancel(session, item.commandId, item.after)
+      // Written now or not, the first hand-over may have arrived: the client is asked all the same.
+      await tellCancel(session, key)
     }
+  }
+
+  /** It is out of hand: a cancel that came while it was being written goes after it. */
+  async function tellCancel(session: Session, key: string): Promise<void> {
+    const message = session.inHand.get(key)
+    session.inHand.delete(key)
+    if (message && writable(session)) await session.outlet.forward(session, message, null)
   }
 
   async function sendCancel(session: Session | undefined, commandId: string, state: ExecutionState): Promise<void> {
     const handover = lastHandedOver(state)
     if (!session || !writable(session) || !handover) return
     const key = keyOf(commandId, handover.attempt)
-    // Claimed and not written yet: then it never is (rule 8), and the client needs no word.
-    if (session.inHand.has(key)) return void session.inHand.set(key, 'withdrawn')
     const message: CancelMessage = {
       type: 'cancel',
       id: commandId,
@@ -243,7 +248,9 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
       ...(handover.journalId !== null ? { journalId: handover.journalId } : {}),
       ...(state.cancelReason !== null ? { reason: state.cancelReason } : {}),
     }
-    await session.outlet.forward(session, message, null)
+    // Claimed and not written yet: then it never is (rule 8). If it is just being written, the cancel follows it.
+    if (session.inHand.has(key)) session.inHand.set(key, message)
+    else await session.outlet.forward(session, message, null)
   }
 
   return {

@@ -3,6 +3,7 @@ import { closeSessions, openSessions, storeReported } from '../../db/clients.ts'
 import type { Db } from '../../db/connect.ts'
 import type { ClientConfig, ClientStatus } from '../../schemas/clients.ts'
 import { AppError } from '../../schemas/errors.ts'
+import type { CancelMessage } from '../../schemas/messages.ts'
 import { createBatcher } from '../batcher.ts'
 import type { Ledger } from '../executions/ledger.ts'
 import type { Metrics } from '../metrics/metrics.ts'
@@ -30,8 +31,8 @@ export interface Session {
   ending: boolean
   /** Attempts that were written to the socket and whose PUBACK is not committed, as `commandId attempt`. */
   readonly forwarded: Set<string>
-  /** Attempts that are claimed and not written yet: `withdrawn` when a cancel came in between, so that they never are. */
-  readonly inHand: Map<string, 'to be written' | 'withdrawn'>
+  /** Attempts that are claimed and not known to be written yet, each with the cancel that came in between, if one did. */
+  readonly inHand: Map<string, CancelMessage | undefined>
   /** Something failed between a claim and its write: the next claim looks for what is left over. */
   uncertain: boolean
 }

@@ -1,3 +1,4 @@
+import pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { startServer, type TestServer } from '../support/server.ts'
 import { until } from '../support/until.ts'
@@ -130,4 +131,32 @@ test('what is settled is too late to cancel', async () => {
   const marker = await command(server, 'too-late')
   expect((await device.nextCommand()).payload).toMatchObject({ type: 'command', id: marker })
   await device.end()
+})
+
+test('a cancel that is decided together with the claim is not lost: the client gets it after the command, or neither', async () => {
+  // Their ids end in even digits, so they share a lane: while it waits for the one, claim and cancel of the other meet in it.
+  const held = await enter(server, 'fold-2', await register(server, 'fold-2'))
+  const device = await enter(server, 'fold-4', await register(server, 'fold-4'))
+  const blocker = new pg.Client({ connectionString: server.database_.url })
+  await blocker.connect()
+  await blocker.query("begin; select 1 from clients where id = 'fold-2' for no key update")
+  await command(server, 'fold-2')
+  const id = await command(server, 'fold-4')
+  const outcome = cancel(id, { reason: 'at once' })
+  // The cancel has only two reads before it: by the time of these it waits in the lane.
+  for (let round = 0; round < 20; round++) expect(await statusOf(server, id)).toBe('pending')
+  await blocker.query('commit')
+  await blocker.end()
+  expect(await outcome).toEqual({ cancelled: 0, requested: 1, tooLate: 0 })
+  const marker = await command(server, 'fold-4')
+  await until(() => device.received().some(({ payload }) => payload.id === marker), 'the marker')
+  const told = device.received().filter(({ payload }) => payload.id === id)
+  if (told.length > 0) {
+    expect(told.map(({ payload }) => payload.type)).toEqual(['command', 'cancel'])
+    expect(told[1]?.payload).toMatchObject({ reason: 'at once' })
+    await device.report(id, { status: 'cancelled', attempt: 1 })
+  }
+  await untilStatus(server, id, 'cancelled')
+  held.drop()
+  device.drop()
 })

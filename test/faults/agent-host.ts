@@ -1,9 +1,10 @@
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { Agent } from '../../agent/agent.ts'
-import type { Handler } from '../../agent/handlers.ts'
+import type { Backoff } from '../../agent/backoff.ts'
 import { Journal } from '../../agent/journal.ts'
-import { openEffects, type Work } from './work.ts'
+import { handlersOf } from './device-handlers.ts'
+import { openPresenceLog } from './presence-log.ts'
+import { openEffects } from './work.ts'
 
 /** A process of devices: each the agent that real devices run, with an effect that can be counted from outside. */
 export interface HostOrders {
@@ -13,6 +14,9 @@ export interface HostOrders {
   /** Ends the process with SIGKILL before or after the nth of these steps of a journal. */
   killAt?: { when: 'before' | 'after'; step: JournalStep; nth: number }
   keepaliveSeconds?: number
+  reconnect?: Backoff
+  /** Where its agents write down from when to when each was connected. */
+  presenceLog?: string
 }
 
 export const JOURNAL_STEPS = ['received', 'cancelled', 'started', 'finished', 'gaveUp', 'acknowledged'] as const
@@ -24,27 +28,27 @@ process.once('message', (orders: HostOrders) => void begin(orders))
 async function begin(orders: HostOrders): Promise<void> {
   if (orders.killAt) dieAt(orders.killAt)
   const effects = openEffects(join(orders.directory, 'effects.jsonl'))
-  const agents = orders.devices.map(({ id, clientKey }) => {
-    const act =
-      (mayFail: boolean): Handler =>
-      async ({ id: commandId, attempt, payload }) => {
-        const { thinkMs, fails } = payload as unknown as Work
-        effects.append({ clientId: id, id: commandId, attempt })
-        // It has happened: a cancel comes too late, and the outcome says so.
-        if (thinkMs > 0) await sleep(thinkMs)
-        if (fails && mayFail) throw Object.assign(new Error('out of paper'), { code: 'OUT_OF_PAPER' })
-        return { done: true }
-      }
-    return new Agent({
-      url: orders.url,
-      clientId: id,
-      clientKey,
-      journal: join(orders.directory, `${id}.sqlite`),
-      handlers: { print: act(true), index: act(true) },
-      concurrency: 2,
-      ...(orders.keepaliveSeconds ? { keepaliveSeconds: orders.keepaliveSeconds } : {}),
-    })
-  })
+  const agents = orders.devices.map(
+    ({ id, clientKey }) =>
+      new Agent({
+        url: orders.url,
+        clientId: id,
+        clientKey,
+        journal: join(orders.directory, `${id}.sqlite`),
+        handlers: handlersOf(id, effects),
+        concurrency: 2,
+        ...(orders.keepaliveSeconds ? { keepaliveSeconds: orders.keepaliveSeconds } : {}),
+        ...(orders.reconnect ? { reconnect: orders.reconnect } : {}),
+      }),
+  )
+  if (orders.presenceLog) {
+    const log = openPresenceLog(orders.presenceLog)
+    for (const [index, agent] of agents.entries()) {
+      const door = log.door((orders.devices[index] as { id: string }).id, 'mqtt')
+      agent.on('connected', door.opened)
+      agent.on('disconnected', door.closed)
+    }
+  }
   for (const agent of agents) await agent.start()
   process.send?.('started')
   process.once('message', async () => {

@@ -13,6 +13,8 @@ export interface Seen {
   load: Pick<Load, 'accepted'>
   plain?: PlainDevice[]
   devices: Devices
+  /** What else must hold in this scenario: each line is something that does not. */
+  also?(evidence: Evidence): Iterable<string>
 }
 
 /** Gathers what can be seen from outside and throws what does not hold; answers what there was. */
@@ -21,7 +23,7 @@ export async function judgeStand(
   seen: Seen,
 ): Promise<{ executions: number; effects: number; unknown: number }> {
   const evidence = await gather(stand, seen)
-  const wrong = judge(evidence)
+  const wrong = [...judge(evidence), ...(seen.also?.(evidence) ?? [])]
   if (wrong.length > 0) throw new Violations(wrong)
   const unknown = evidence.executions.filter(({ status }) => status === 'outcome_unknown').length
   return { executions: evidence.executions.length, effects: evidence.effects.length, unknown }
@@ -54,13 +56,13 @@ export async function gather(stand: Stand, { load, plain = [], devices }: Seen):
   }
 }
 
-/** Any SQLite tool can read a journal, also while its agent runs. */
+/** Any SQLite tool can read a journal, also while its agent runs. A client that has several has a name for each, after an @. */
 function readJournal(folder: string, name: string): JournalEntry[] {
   const journal = new DatabaseSync(join(folder, name), { readOnly: true })
   try {
     const rows = journal.prepare('select command_id, attempt, state, reported from attempts').all()
     return rows.map((row) => ({
-      clientId: name.slice(0, -'.sqlite'.length),
+      clientId: name.slice(0, -'.sqlite'.length).split('@')[0] as string,
       id: String(row.command_id),
       attempt: Number(row.attempt),
       state: String(row.state),

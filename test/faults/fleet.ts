@@ -18,7 +18,14 @@ export interface Fleet {
   stop(): Promise<void>
 }
 
-const ZONES = ['A', 'B', 'C']
+export const ZONES = ['A', 'B', 'C']
+
+export async function registerActions(stand: Stand): Promise<void> {
+  for (const [name, action] of Object.entries(ACTIONS)) {
+    const { status } = await stand.api.send('PUT', `/actions/${name}`, action)
+    if (status >= 300) throw new Error(`action ${name}: ${status}`)
+  }
+}
 
 /** Registers the actions and the clients, and starts them. */
 export async function startFleet(
@@ -26,10 +33,7 @@ export async function startFleet(
   sizes: { agents: number; hosts: number; plain: number },
   options: { url?: string; env?: Record<string, string>; keepaliveSeconds?: number } = {},
 ): Promise<Fleet> {
-  for (const [name, action] of Object.entries(ACTIONS)) {
-    const { status } = await stand.api.send('PUT', `/actions/${name}`, action)
-    if (status >= 300) throw new Error(`action ${name}: ${status}`)
-  }
+  await registerActions(stand)
   const ids = (prefix: string, count: number): string[] =>
     Array.from({ length: count }, (_, index) => `${prefix}-${String(index + 1).padStart(3, '0')}`)
   const registered = async (list: string[]): Promise<{ id: string; clientKey: string }[]> => {

@@ -2,15 +2,17 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { cpus, totalmem } from 'node:os'
 import { parseArgs } from 'node:util'
 import type { Figures, Scenario } from './scenario.ts'
+import { cancelRaces } from './scenarios/cancel-races.ts'
 import { oracleProved } from './scenarios/oracle-proved.ts'
 import { serverKills } from './scenarios/server-kills.ts'
+import { twins } from './scenarios/twins.ts'
 
 /**
  * The fault suite: starts real servers, PostgreSQL and devices as processes, hurts them, and judges from outside.
  * `--long` for a night, with a results file under docs/faults; `--only a,b`; `--seed n` repeats a run; `--sizes {json}` changes
  * sizes of the form.
  */
-const SCENARIOS: Scenario[] = [serverKills, oracleProved]
+const SCENARIOS: Scenario[] = [serverKills, cancelRaces, twins, oracleProved]
 
 const { values } = parseArgs({
   options: {

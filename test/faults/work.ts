@@ -4,6 +4,8 @@ import { closeSync, fsyncSync, openSync, readFileSync, writeSync } from 'node:fs
 export interface Work {
   thinkMs: number
   fails: boolean
+  /** So many of its first attempts fail, whatever `fails` says. */
+  failures?: number
 }
 
 /** The actions of a fault run. Only `index` may be done again. */

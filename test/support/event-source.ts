@@ -14,7 +14,12 @@ export interface SseStream {
 }
 
 /** Reads server-sent events; every message that was complete when the connection ended is kept. */
-export async function openStream(url: string, token: string, lastEventId?: string): Promise<SseStream> {
+export async function openStream(
+  url: string,
+  token: string,
+  lastEventId?: string,
+  onMessage?: (message: SseMessage) => void,
+): Promise<SseStream> {
   const leaving = new AbortController()
   const response = await fetch(url, {
     headers: {
@@ -25,10 +30,14 @@ export async function openStream(url: string, token: string, lastEventId?: strin
   })
   if (response.status !== 200) throw new Error(`${response.status} ${await response.text()}`)
   const messages: SseMessage[] = []
-  return { messages, ended: read(response.body as ReadableStream<Uint8Array>, messages), close: () => leaving.abort() }
+  const take = (message: SseMessage): void => {
+    messages.push(message)
+    onMessage?.(message)
+  }
+  return { messages, ended: read(response.body as ReadableStream<Uint8Array>, take), close: () => leaving.abort() }
 }
 
-async function read(body: ReadableStream<Uint8Array>, messages: SseMessage[]): Promise<void> {
+async function read(body: ReadableStream<Uint8Array>, take: (message: SseMessage) => void): Promise<void> {
   let buffer = ''
   try {
     for await (const chunk of body.pipeThrough(new TextDecoderStream())) {
@@ -36,7 +45,7 @@ async function read(body: ReadableStream<Uint8Array>, messages: SseMessage[]): P
       for (let end = buffer.indexOf('\n\n'); end >= 0; end = buffer.indexOf('\n\n')) {
         const message = parse(buffer.slice(0, end))
         buffer = buffer.slice(end + 2)
-        if (message) messages.push(message)
+        if (message) take(message)
       }
     }
   } catch (error) {
