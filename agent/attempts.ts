@@ -44,6 +44,10 @@ const INTERRUPTED: Outcome = {
   status: 'outcome_unknown',
   error: { code: 'AGENT_INTERRUPTED', message: 'The agent ended while this command was running' },
 }
+const FORGOTTEN: Outcome = {
+  status: 'outcome_unknown',
+  error: { code: 'JOURNAL_INCOMPLETE', message: "The agent's journal lost its last entries: it may have run" },
+}
 
 export const isOutcome = (state: AttemptState): state is OutcomeStatus =>
   state !== 'accepted' && state !== 'started' && state !== 'waiting' && state !== 'superseded'
@@ -128,6 +132,13 @@ export function cancel(attempts: Attempts, attempt: number, ownJournal: boolean)
 export function restart(attempts: Attempts): Attempts {
   return attempts.map((entry) =>
     entry.state === 'started' || entry.state === 'waiting' ? settled(entry.attempt, INTERRUPTED) : entry,
+  )
+}
+
+/** After the last entries of the memory were lost: whatever has no outcome may have been started since. */
+export function lose(attempts: Attempts): Attempts {
+  return attempts.map((entry) =>
+    isOutcome(entry.state) || entry.state === 'superseded' ? entry : settled(entry.attempt, FORGOTTEN),
   )
 }
 

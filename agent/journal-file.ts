@@ -1,10 +1,12 @@
 import { randomUUID } from 'node:crypto'
-import { existsSync, mkdirSync, renameSync } from 'node:fs'
+import { accessSync, constants, existsSync, mkdirSync, renameSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
+import { JournalMark } from './journal-mark.ts'
+import { JournalDamagedError, JournalStore, sealFor } from './journal-store.ts'
 import type { AgentLog } from './log.ts'
 
-const VERSION = 1
+const VERSION = 2
 const SCHEMA = `
   CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
   CREATE TABLE attempts (
@@ -31,35 +33,33 @@ const SCHEMA = `
   CREATE INDEX attempts_open ON attempts (command_id) WHERE state IN ('accepted', 'started', 'waiting');
   CREATE INDEX attempts_unreported ON attempts (outcome_seq) WHERE reported = 0 AND outcome_seq IS NOT NULL;
 `
-/** SQLITE_CORRUPT and SQLITE_NOTADB: the bytes are wrong. A full disk or a missing permission says nothing about them. */
-const DAMAGED = new Set([11, 26])
+/** What SQLite says of the place and not of the bytes: permission, in use, no memory, read-only, full and the like. */
+const OF_THE_PLACE = new Set([3, 5, 6, 7, 8, 10, 13, 14, 22, 23])
+const SQLITE_CORRUPT = 11
 const SQLITE_BUSY = 5
-
-export interface JournalFile {
-  db: DatabaseSync
-  /** Names this memory; made with it. */
-  journalId: string
-  close(): void
-}
+const SQLITE_READONLY = 8
 
 /**
  * Opens or makes the journal's SQLite file, for this process alone. A damaged file is set aside as
  * `<file>.corrupt-<time>` and a new one, with a new journalId, takes its place.
  * Throws if another agent uses the file or it cannot be opened for another reason.
  */
-export function openJournalFile(file: string, log: AgentLog): JournalFile {
-  const inMemory = file === ':memory:'
-  if (!inMemory) mkdirSync(dirname(file), { recursive: true })
-  const lock = inMemory ? undefined : lockFile(`${file}.lock`, file)
+export function openJournalFile(file: string, log: AgentLog): { store: JournalStore; close(): void } {
+  if (file === ':memory:') {
+    const store = new JournalStore(openDatabase(file, false).db, true)
+    return { store, close: () => store.close() }
+  }
+  mkdirSync(dirname(file), { recursive: true })
+  const lock = lockFile(`${file}.lock`, file)
   try {
-    const db = inMemory ? openDatabase(file) : openOrReplace(file, log)
+    const store = openOrReplace(file, log)
     const close = (): void => {
-      db.close()
-      lock?.close()
+      store.close()
+      lock.close()
     }
-    return { db, journalId: readJournalId(db), close }
+    return { store, close }
   } catch (error) {
-    lock?.close()
+    lock.close()
     throw error
   }
 }
@@ -77,48 +77,86 @@ function lockFile(path: string, file: string): DatabaseSync {
   }
 }
 
-function openOrReplace(file: string, log: AgentLog): DatabaseSync {
+function openOrReplace(file: string, log: AgentLog): JournalStore {
+  const mark = new JournalMark(`${file}.mark`)
   try {
-    return openDatabase(file)
+    return openStore(file, mark)
   } catch (error) {
-    if (!DAMAGED.has(sqliteCode(error) ?? -1)) throw error
+    if (!saysDamaged(error, file)) {
+      mark.close()
+      throw error
+    }
     const aside = `${file}.corrupt-${new Date().toISOString().replaceAll(/[:.]/g, '-')}`
     for (const suffix of ['', '-wal', '-shm']) {
       if (existsSync(file + suffix)) renameSync(file + suffix, aside + suffix)
     }
     const reason = (error as Error).message
     log.error({ file, aside, reason }, 'The journal is damaged: it was set aside and a new one begins')
-    return openDatabase(file)
+    return openStore(file, mark)
   }
 }
 
-function openDatabase(file: string): DatabaseSync {
-  const db = new DatabaseSync(file, { timeout: 1000 })
+function openStore(file: string, mark: JournalMark): JournalStore {
+  const { db, made } = openDatabase(file, mark.found)
   try {
-    db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL')
-    const check = db.prepare('PRAGMA quick_check(1)').get()?.quick_check
-    if (check !== 'ok') throw Object.assign(new Error(String(check)), { errcode: 11 })
-    migrate(db, file)
-    return db
+    return new JournalStore(db, made, mark)
   } catch (error) {
     db.close()
     throw error
   }
 }
 
-function migrate(db: DatabaseSync, file: string): void {
-  const version = db.prepare('PRAGMA user_version').get()?.user_version
-  if (version === VERSION) return
-  const tables = db.prepare('SELECT count(*) AS n FROM sqlite_schema').get()?.n
-  if (version !== 0 || tables !== 0) throw new Error(`${file} is no journal that this version of the agent can use`)
-  db.exec('BEGIN IMMEDIATE')
-  db.exec(SCHEMA)
-  db.prepare("INSERT INTO meta VALUES ('journalId', ?)").run(randomUUID())
-  db.exec(`PRAGMA user_version = ${VERSION}; COMMIT`)
+function saysDamaged(error: unknown, file: string): boolean {
+  if (error instanceof JournalDamagedError) return true
+  const code = sqliteCode(error)
+  // A file that can be written and says that it must not be: a wrong byte in its header.
+  if (code === SQLITE_READONLY) return isWritable(file)
+  return code !== undefined && !OF_THE_PLACE.has(code)
 }
 
-function readJournalId(db: DatabaseSync): string {
-  return String(db.prepare("SELECT value FROM meta WHERE key = 'journalId'").get()?.value)
+function isWritable(file: string): boolean {
+  try {
+    accessSync(file, constants.W_OK)
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** `ours`: there is a mark beside it, so whatever it looks like, it was a journal of this version. */
+function openDatabase(file: string, ours: boolean): { db: DatabaseSync; made: boolean } {
+  const db = new DatabaseSync(file, { timeout: 1000 })
+  try {
+    db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL')
+    const check = db.prepare('PRAGMA integrity_check(1)').get()?.integrity_check
+    if (check !== 'ok') throw Object.assign(new Error(String(check)), { errcode: SQLITE_CORRUPT })
+    const made = migrate(db, file, ours)
+    // Whether it can be written at all is not found out by the first command.
+    db.exec(`BEGIN IMMEDIATE; PRAGMA user_version = ${VERSION}; ROLLBACK`)
+    return { db, made }
+  } catch (error) {
+    db.close()
+    throw error
+  }
+}
+
+/** Answers whether it begins now: a new journal, or one from before there were marks, which is trusted this once. */
+function migrate(db: DatabaseSync, file: string, ours: boolean): boolean {
+  const version = db.prepare('PRAGMA user_version').get()?.user_version
+  if (version === VERSION) return false
+  const tables = db.prepare('SELECT count(*) AS n FROM sqlite_schema').get()?.n
+  if (version !== 1 && (version !== 0 || tables !== 0)) {
+    const message = `${file} is no journal that this version of the agent can use`
+    throw ours ? new JournalDamagedError(message) : new Error(message)
+  }
+  db.exec('BEGIN IMMEDIATE')
+  if (version === 0) {
+    db.exec(SCHEMA)
+    db.prepare("INSERT INTO meta VALUES ('journalId', ?)").run(randomUUID())
+  }
+  db.prepare("INSERT INTO meta VALUES ('seal', ?)").run(sealFor(db))
+  db.exec(`PRAGMA user_version = ${VERSION}; COMMIT`)
+  return version === 0 || !ours
 }
 
 /** The primary result code; the extended ones carry it in their low byte. */

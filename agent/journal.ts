@@ -1,4 +1,3 @@
-import type { DatabaseSync, StatementSync } from 'node:sqlite'
 import type { Progress } from '../schemas/executions.ts'
 import type { CancelMessage, CommandMessage, Report } from '../schemas/messages.ts'
 import {
@@ -9,6 +8,7 @@ import {
   finish,
   giveUp,
   isOutcome,
+  lose,
   markReported,
   mayStart,
   needsReport,
@@ -19,9 +19,12 @@ import {
 } from './attempts.ts'
 import { type BootClock, systemBootClock } from './boot-clock.ts'
 import { openJournalFile } from './journal-file.ts'
+import type { JournalStore, Row } from './journal-store.ts'
 import { type AgentLog, silentLog } from './log.ts'
 
 const DAY_MS = 86_400_000
+/** An outcome that says that nothing happened: once it is told, the command must never run. */
+const DENIALS: ReadonlySet<string> = new Set(['cancelled', 'expired', 'rejected'])
 const NEVER_STARTED: Outcome = {
   status: 'failed',
   error: {
@@ -59,29 +62,27 @@ export interface Change {
   attempts: Attempts
 }
 
-type Row = Record<string, string | number | null>
-
 /**
  * The durable memory of one client: each function is one transaction, on disk when it returns.
  * Functions throw node:sqlite's errors (disk full, for instance), and then nothing of the step happened.
  */
 export class Journal {
-  readonly journalId: string
   readonly clock: BootClock
-  readonly #db: DatabaseSync
+  readonly #store: JournalStore
   readonly #close: () => void
   readonly #prune: () => void
   readonly #pruneTimer: NodeJS.Timeout
-  readonly #statements = new Map<string, StatementSync>()
+  /** Started, and not in the mark yet: nothing has run. */
+  readonly #unmarked = new Set<string>()
   #outcomeSeq: number
 
   constructor({ file, log = silentLog, clock = systemBootClock(), retentionDays = 30 }: JournalOptions) {
-    const opened = openJournalFile(file, log)
-    this.journalId = opened.journalId
-    this.#db = opened.db
-    this.#close = opened.close
+    const { store, close } = openJournalFile(file, log)
+    this.#store = store
+    this.#close = close
     this.clock = clock
-    this.#outcomeSeq = Number(this.#get('SELECT coalesce(max(outcome_seq), 0) AS n FROM attempts')?.n)
+    this.#outcomeSeq = Number(store.get('SELECT coalesce(max(outcome_seq), 0) AS n FROM attempts')?.n)
+    if (store.lost) this.#renew(log)
     this.#prune = () => {
       try {
         this.prune(new Date(Date.now() - retentionDays * DAY_MS))
@@ -91,6 +92,11 @@ export class Journal {
     }
     this.#prune()
     this.#pruneTimer = setInterval(this.#prune, DAY_MS).unref()
+  }
+
+  /** Names this memory: another one once it is known to have lost something. */
+  get journalId(): string {
+    return this.#store.journalId
   }
 
   /** A command arrived: kept before its PUBACK. */
@@ -113,10 +119,17 @@ export class Journal {
     return mayStart(this.attempts(id), attempt)
   }
 
-  /** The attempt is about to run: from here on a crash leaves it `outcome_unknown`. Returns its command. */
+  /**
+   * The attempt is about to run: from here on a crash leaves it `outcome_unknown`, and a journal that loses this start is noticed.
+   * Returns its command. When it throws, nothing may run, and it can be called again.
+   */
   started({ id, attempt }: AttemptKey): CommandMessage {
-    this.#step(id, (attempts) => start(attempts, attempt))
-    const row = this.#get('SELECT command FROM attempts WHERE command_id = ? AND attempt = ?', id, attempt)
+    const key = `${id}/${attempt}`
+    if (!this.#unmarked.has(key)) this.#step(id, (attempts) => start(attempts, attempt))
+    this.#unmarked.add(key)
+    this.#store.mark()
+    this.#unmarked.delete(key)
+    const row = this.#store.get('SELECT command FROM attempts WHERE command_id = ? AND attempt = ?', id, attempt)
     return JSON.parse(row?.command as string)
   }
 
@@ -141,9 +154,9 @@ export class Journal {
    * another boot is given up, because how long that boot is ago cannot be known. Returns how many of each.
    */
   recover(): { interrupted: number; neverStarted: number } {
-    const rows = this.#all("SELECT * FROM attempts WHERE state IN ('accepted', 'started', 'waiting')")
+    const rows = this.#unfinished()
     const stale = rows.filter((row) => row.state === 'accepted' && !this.#sameBoot(row))
-    this.#transact(() => {
+    this.#store.transact(() => {
       for (const id of new Set(rows.map((row) => String(row.command_id)))) this.#change(id, restart)
       for (const row of stale) {
         this.#change(String(row.command_id), (attempts) => giveUp(attempts, Number(row.attempt), NEVER_STARTED))
@@ -153,13 +166,13 @@ export class Journal {
   }
 
   attempts(id: string): Attempts {
-    return this.#all('SELECT * FROM attempts WHERE command_id = ? ORDER BY attempt', id).map(attemptOf)
+    return this.#store.all('SELECT * FROM attempts WHERE command_id = ? ORDER BY attempt', id).map(attemptOf)
   }
 
   /** The accepted attempts of one id, or of all. */
   ready(id?: string): Ready[] {
     const accepted = "SELECT * FROM attempts WHERE state = 'accepted'"
-    const rows = id === undefined ? this.#all(accepted) : this.#all(`${accepted} AND command_id = ?`, id)
+    const rows = id === undefined ? this.#store.all(accepted) : this.#store.all(`${accepted} AND command_id = ?`, id)
     return rows.map((row) => ({
       id: String(row.command_id),
       attempt: Number(row.attempt),
@@ -171,18 +184,19 @@ export class Journal {
 
   /** Outcomes without a PUBACK, in the order they came about. */
   unreported(): AttemptKey[] {
-    const rows = this.#all(
+    const rows = this.#store.all(
       'SELECT command_id, attempt FROM attempts WHERE reported = 0 AND outcome_seq IS NOT NULL ORDER BY outcome_seq',
     )
     return rows.map((row) => ({ id: String(row.command_id), attempt: Number(row.attempt) }))
   }
 
-  /** The report of an attempt's unreported outcome, or undefined if there is none. */
+  /** The report of an attempt's unreported outcome, to be sent now, or undefined if there is none. */
   report({ id, attempt }: AttemptKey): Report | undefined {
-    const row = this.#get('SELECT * FROM attempts WHERE command_id = ? AND attempt = ?', id, attempt)
+    const row = this.#store.get('SELECT * FROM attempts WHERE command_id = ? AND attempt = ?', id, attempt)
     const entry = row && attemptOf(row)
     if (!entry || !needsReport(entry) || !isOutcome(entry.state)) return undefined
     const { state: status, result, error, progress } = entry
+    if (DENIALS.has(status)) this.#store.mark()
     return { status, attempt, result, error, progress, at: row.finished_at as string }
   }
 
@@ -191,18 +205,35 @@ export class Journal {
    * the server may ask again, and "never heard of it" would be answered `cancelled`.
    */
   prune(before: Date): void {
-    this.#run(
-      `DELETE FROM attempts WHERE command_id IN (
-         SELECT command_id FROM attempts GROUP BY command_id
-         HAVING max(coalesce(reported_at, '~')) < ? AND sum(state = 'outcome_unknown') = 0)`,
-      before.toISOString(),
+    this.#store.transact(() =>
+      this.#store.remove(
+        `DELETE FROM attempts WHERE command_id IN (
+           SELECT command_id FROM attempts GROUP BY command_id
+           HAVING max(coalesce(reported_at, '~')) < ? AND sum(state = 'outcome_unknown') = 0)
+         RETURNING *`,
+        before.toISOString(),
+      ),
     )
   }
 
   close(): void {
     clearInterval(this.#pruneTimer)
-    this.#statements.clear()
     this.#close()
+  }
+
+  /** The last steps are gone: what was started, or denied, is not known any more, so it is another memory from now on. */
+  #renew(log: AgentLog): void {
+    const before = this.journalId
+    const ids = new Set(this.#unfinished().map((row) => String(row.command_id)))
+    this.#store.renew(() => {
+      for (const id of ids) this.#change(id, lose)
+    })
+    const fields = { before, journalId: this.journalId, unknown: ids.size }
+    log.error(fields, 'The journal lost its last entries, or is an old copy: it goes on under a new journalId')
+  }
+
+  #unfinished(): Row[] {
+    return this.#store.all("SELECT * FROM attempts WHERE state IN ('accepted', 'started', 'waiting')")
   }
 
   #sameBoot(row: Row): boolean {
@@ -210,7 +241,7 @@ export class Journal {
   }
 
   #step(id: string, work: (attempts: Attempts) => Attempts, command?: CommandMessage): Change {
-    return { id, attempts: this.#transact(() => this.#change(id, work, command)) }
+    return { id, attempts: this.#store.transact(() => this.#change(id, work, command)) }
   }
 
   #change(id: string, work: (attempts: Attempts) => Attempts, command?: CommandMessage): Attempts {
@@ -225,7 +256,7 @@ export class Journal {
     const outcome = isOutcome(entry.state)
     const arrived = this.clock.now()
     const values = {
-      id,
+      command_id: id,
       attempt: entry.attempt,
       state: entry.state,
       reported: Number(entry.reported),
@@ -245,48 +276,18 @@ export class Journal {
       reported_at: entry.reported ? now : null,
     }
     const columns = Object.keys(values)
-    this.#run(
-      `INSERT INTO attempts (command_id, ${columns.slice(1).join(', ')}) VALUES (:${columns.join(', :')})
+    this.#store.put(
+      `INSERT INTO attempts (${columns.join(', ')}) VALUES (:${columns.join(', :')})
        ON CONFLICT (command_id, attempt) DO UPDATE SET
          state = excluded.state, reported = excluded.reported,
          result = excluded.result, error = excluded.error, progress = excluded.progress,
          outcome_seq = coalesce(excluded.outcome_seq, outcome_seq),
          started_at = coalesce(started_at, excluded.started_at),
          finished_at = coalesce(finished_at, excluded.finished_at),
-         reported_at = excluded.reported_at`,
+         reported_at = excluded.reported_at
+       RETURNING *`,
       values,
     )
-  }
-
-  #transact<T>(work: () => T): T {
-    this.#db.exec('BEGIN IMMEDIATE')
-    try {
-      const result = work()
-      this.#db.exec('COMMIT')
-      return result
-    } catch (error) {
-      if (this.#db.isTransaction) this.#db.exec('ROLLBACK')
-      throw error
-    }
-  }
-
-  #prepared(sql: string): StatementSync {
-    const known = this.#statements.get(sql) ?? this.#db.prepare(sql)
-    this.#statements.set(sql, known)
-    return known
-  }
-
-  #all(sql: string, ...values: (string | number)[]): Row[] {
-    return this.#prepared(sql).all(...values) as Row[]
-  }
-
-  #get(sql: string, ...values: (string | number)[]): Row | undefined {
-    return this.#prepared(sql).get(...values) as Row | undefined
-  }
-
-  #run(sql: string, values: Row | string): void {
-    if (typeof values === 'string') this.#prepared(sql).run(values)
-    else this.#prepared(sql).run(values)
   }
 }
 
