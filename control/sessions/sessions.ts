@@ -1,6 +1,7 @@
 import type { Logger } from 'pino'
 import { closeSessions, openSessions, storeReported } from '../../db/clients.ts'
 import type { Db } from '../../db/connect.ts'
+import type { ExecutionState } from '../../db/executions.ts'
 import type { ClientConfig, ClientStatus } from '../../schemas/clients.ts'
 import { AppError } from '../../schemas/errors.ts'
 import { createBatcher } from '../batcher.ts'
@@ -11,6 +12,11 @@ import { createKeyedLock } from './keyed-lock.ts'
 
 /** How a client's own `commands` topic stands: nothing is sent before it is granted at QoS 1. */
 type Subscription = 'none' | 'refused_at_qos_0' | 'granted'
+
+interface InHand {
+  /** What a cancel that came meanwhile has made of it. */
+  withdrawn: ExecutionState | null
+}
 
 /** One live connection of a client, as the control plane sees it. */
 export interface Session {
@@ -29,8 +35,8 @@ export interface Session {
   ending: boolean
   /** Attempts that were written to the socket and whose PUBACK is not committed, as `commandId attempt`. */
   readonly forwarded: Set<string>
-  /** Attempts that are claimed and not written yet: `withdrawn` when a cancel came in between, so that they never are. */
-  readonly inHand: Map<string, 'to be written' | 'withdrawn'>
+  /** Attempts that are claimed and not known to be written yet, as `commandId attempt`. */
+  readonly inHand: Map<string, InHand>
   /** Something failed between a claim and its write: the next claim looks for what is left over. */
   uncertain: boolean
 }
