@@ -3,7 +3,7 @@ import type { Db } from './connect.ts'
 import type { ExecutionKey } from './executions.ts'
 import { rows } from './rows.ts'
 
-interface DueWork {
+export interface DueWork {
   key: ExecutionKey
   why: 'expire' | 'timeout' | 'due'
 }

@@ -85,7 +85,7 @@ export async function createCommand(
     else for (const clientId of clientIds) deps.dispatch.wake(deps.sessions.get(clientId))
     return { command, replayed: false }
   } catch (error) {
-    group?.close()
+    void group?.send([])
     // Whatever refuses it now, a request that was accepted once is answered with what became of it.
     if (idempotencyKey === undefined || !(error instanceof AppError) || error.code === 'UNAVAILABLE') throw error
     const known = await findIdempotencyKey(deps.db, principal.id, idempotencyKey)

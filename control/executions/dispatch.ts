@@ -17,8 +17,9 @@ export interface Dispatch {
   ready(session: Session): Promise<void>
   /** The client's PUBACK of an attempt; resolves after the commit. */
   acknowledged(session: Session, handover: { commandId: string; attempt: number }): Promise<void>
-  /** Tells the client that the command is withdrawn, if it can be told now; otherwise `ready` will. */
+  /** Tells the client that the command is withdrawn, or asks about an unknown outcome, if that can be now; otherwise `ready` will. */
   sendCancel(session: Session | undefined, commandId: string, state: ExecutionState): Promise<void>
+  /** Resolves when nothing of the session is in hand any more: what could not be written is released. */
   idle(session: Session): Promise<void>
   /**
    * Announces a group command before it is stored: what the sessions of this node claim of it goes out in one publish on the
@@ -28,10 +29,11 @@ export interface Dispatch {
 }
 
 interface OpenGroup {
-  /** Once the command is stored: claims for the sessions of its clients, then publishes. */
+  /**
+   * Once the command is stored: claims for the sessions of its clients, then publishes. To be called in any case: a command that was
+   * refused has no clients; one that was stored without an answer may have been claimed for some.
+   */
   send(clientIds: string[]): Promise<void>
-  /** The command was refused. */
-  close(): void
 }
 
 export interface DispatchDeps {
@@ -84,7 +86,7 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
     const claimed = await deps.ledger.claim(claimant(session))
     session.uncertain = false
     if (claimed.length > 0) deps.passed?.('claim-committed')
-    for (const item of claimed) session.inHand.set(keyOf(item.commandId, item.state.attempt), undefined)
+    for (const item of claimed) take(session, item.commandId, item.state)
     for (const item of claimed) {
       const group = groups.get(item.commandId)
       if (group && carries(group, session, item)) group.claims.set(session, item)
@@ -104,40 +106,57 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
     },
   })
 
+  const take = (session: Session, commandId: string, { attempt }: ExecutionState) =>
+    session.inHand.set(keyOf(commandId, attempt), { withdrawn: null })
+
   /** An error leaves the claim as it is in the ledger; out of hand, it is found by the next claim. */
   async function forwardOrRelease(session: Session, item: Claimed): Promise<void> {
-    const key = keyOf(item.commandId, item.state.attempt)
     try {
       const forwarded = await forwardCommand(session, item, item.state, commandMessage(item, item.state, item.now))
-      if (forwarded) await tellCancel(session, key)
-      else await deps.ledger.apply(item, { type: 'release', epoch: session.epoch })
+      await putDown(session, item, item.state.attempt, forwarded)
     } catch (error) {
       session.uncertain = true
       deps.log.error({ err: error, clientId: session.clientId, commandId: item.commandId }, 'forward failed')
     } finally {
-      session.inHand.delete(key)
+      session.inHand.delete(keyOf(item.commandId, item.state.attempt))
     }
   }
 
+  /**
+   * Out of hand. A first claim that was not written is released (of a redelivery nothing is). A cancel that came meanwhile is told
+   * after all, unless the release has settled it: the client may have the command, or its outcome is unknown.
+   */
+  async function putDown(session: Session, key: ExecutionKey, attempt: number, written: boolean): Promise<void> {
+    const release: Input = { type: 'release', epoch: session.epoch, attempt }
+    const applied = written ? undefined : await deps.ledger.apply(key, release)
+    const name = keyOf(key.commandId, attempt)
+    const withdrawn = session.inHand.get(name)?.withdrawn
+    session.inHand.delete(name)
+    const released = applied !== undefined && applied.after !== applied.before
+    const told = released ? applied.effect && applied.after : withdrawn
+    if (told) await sendCancel(session, key.commandId, told)
+  }
+
   function openGroup(commandId: string, target: Target): OpenGroup {
-    const group: Group = { target, claims: new Map() }
+    const { promise: done, resolve: markDone } = Promise.withResolvers<void>()
+    const group: Group = { target, claims: new Map(), open: true, done }
     groups.set(commandId, group)
     return {
       async send(clientIds) {
         try {
           const sessions = clientIds.map(deps.session).filter((session) => session !== undefined)
           await Promise.all(sessions.filter((session) => listens(group, session)).map(claimNow))
-          groups.delete(commandId)
+          group.open = false
           await publishGroup(group)
           for (const session of sessions) if (!group.claims.has(session)) wake(session)
         } catch (error) {
-          // What was claimed and not forwarded is found by the next claim of its session.
+          for (const session of group.claims.keys()) session.uncertain = true
           deps.log.error({ err: error, commandId }, 'group publish failed')
         } finally {
           groups.delete(commandId)
+          markDone()
         }
       },
-      close: () => void groups.delete(commandId),
     }
   }
 
@@ -152,23 +171,35 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
     if (!first) return
     const key = keyOf(first.commandId, first.state.attempt)
     const sessions = [...group.claims.keys()]
-    const live = sessions.filter((session) => writable(session) && !session.inHand.get(key))
+    const live = sessions.filter((session) => writable(session) && !session.inHand.get(key)?.withdrawn)
     for (const session of live) session.forwarded.add(key)
-    let written: ReadonlySet<string> = new Set()
     try {
-      written = await deps.transport.forwardShared(group.target, live, commandMessage(first, first.state, first.now))
+      const message = commandMessage(first, first.state, first.now)
+      const written = await deps.transport.forwardShared(group.target, live, message)
       if (written.size > 0) deps.passed?.('forwarded')
-      await Promise.all(live.map((session) => (written.has(session.clientId) ? tellCancel(session, key) : undefined)))
-    } finally {
-      const left = sessions.filter((session) => !written.has(session.clientId))
-      for (const session of left) session.forwarded.delete(key)
-      for (const session of sessions) session.inHand.delete(key)
+      for (const session of live) if (!written.has(session.clientId)) session.forwarded.delete(key)
       await Promise.all(
-        left.map(({ clientId, epoch }) =>
-          deps.ledger.apply({ commandId: first.commandId, clientId }, { type: 'release', epoch }),
+        sessions.map((session) =>
+          putDown(
+            session,
+            { commandId: first.commandId, clientId: session.clientId },
+            first.state.attempt,
+            written.has(session.clientId),
+          ),
         ),
       )
+    } finally {
+      for (const session of sessions) session.inHand.delete(key)
     }
+  }
+
+  /** The session ends: it does not wait for the claims of the others, only for a publish that has begun. */
+  async function leaveGroup(group: Group, session: Session): Promise<void> {
+    const item = group.claims.get(session)
+    if (!item) return
+    if (!group.open) return group.done
+    group.claims.delete(session)
+    await putDown(session, item, item.state.attempt, false)
   }
 
   async function forwardCommand(
@@ -178,7 +209,7 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
     message: CommandMessage,
   ): Promise<boolean> {
     const forwardedKey = keyOf(key.commandId, state.attempt)
-    if (!writable(session) || session.inHand.get(forwardedKey)) return false
+    if (!writable(session) || session.inHand.get(forwardedKey)?.withdrawn) return false
     session.forwarded.add(forwardedKey)
     const forwarded = await session.outlet.forward(session, message, {
       commandId: key.commandId,
@@ -192,7 +223,7 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
   async function ready(session: Session): Promise<void> {
     const open = await deps.ledger.applyToOpen(session.clientId, sessionReady(session), claimant(session))
     const toSend = open.filter((item) => item.effect === 'send-command')
-    for (const item of toSend) session.inHand.set(keyOf(item.commandId, item.after.attempt), undefined)
+    for (const item of toSend) take(session, item.commandId, item.after)
     try {
       for (const item of open) if (item.effect === 'send-cancel') await sendCancel(session, item.commandId, item.after)
       await redeliver(session, toSend)
@@ -222,25 +253,24 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
       )
     for (const { item, parts } of ordered) {
       if (!parts) continue
-      const key = keyOf(item.commandId, item.after.attempt)
       const message = commandMessage({ ...parts, commandId: item.commandId }, item.after, item.now)
-      await forwardCommand(session, item, item.after, message)
-      // Written now or not, the first hand-over may have arrived: the client is asked all the same.
-      await tellCancel(session, key)
+      const forwarded = await forwardCommand(session, item, item.after, message)
+      await putDown(session, item, item.after.attempt, forwarded)
     }
-  }
-
-  /** It is out of hand: a cancel that came while it was being written goes after it. */
-  async function tellCancel(session: Session, key: string): Promise<void> {
-    const message = session.inHand.get(key)
-    session.inHand.delete(key)
-    if (message && writable(session)) await session.outlet.forward(session, message, null)
   }
 
   async function sendCancel(session: Session | undefined, commandId: string, state: ExecutionState): Promise<void> {
     const handover = lastHandedOver(state)
     if (!session || !writable(session) || !handover) return
-    const key = keyOf(commandId, handover.attempt)
+    // Only the memory that was handed it can tell what became of it.
+    const remembers = handover.journalId !== null && handover.journalId === session.journalId
+    if (state.status === 'outcome_unknown' && !remembers) return
+    const held = session.inHand.get(keyOf(commandId, handover.attempt))
+    // Claimed and perhaps not written yet: then it never is (rule 8), and `putDown` knows whether the client needs a word.
+    if (held) {
+      held.withdrawn = state
+      return
+    }
     const message: CancelMessage = {
       type: 'cancel',
       id: commandId,
@@ -248,9 +278,7 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
       ...(handover.journalId !== null ? { journalId: handover.journalId } : {}),
       ...(state.cancelReason !== null ? { reason: state.cancelReason } : {}),
     }
-    // Claimed and not written yet: then it never is (rule 8). If it is just being written, the cancel follows it.
-    if (session.inHand.has(key)) session.inHand.set(key, message)
-    else await session.outlet.forward(session, message, null)
+    await session.outlet.forward(session, message, null)
   }
 
   return {
@@ -265,8 +293,9 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
       )
       session.forwarded.delete(keyOf(handover.commandId, handover.attempt))
     },
-    idle: async (session) => {
+    async idle(session) {
       await busy.get(session)?.done
+      await Promise.all([...groups.values()].map((group) => leaveGroup(group, session)))
     },
   }
 }

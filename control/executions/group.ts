@@ -7,6 +7,10 @@ export interface Group {
   readonly target: Target
   /** Filled by the sessions' claims while the group is open. */
   readonly claims: Map<Session, Claimed>
+  /** Until its publish begins. */
+  open: boolean
+  /** Resolves when its publish is over, and what was not written is released. */
+  readonly done: Promise<void>
 }
 
 /** Whether the session listens to the group's topic. */
@@ -15,4 +19,4 @@ export const listens = (group: Group, session: Session): boolean =>
 
 /** Whether a claim belongs into the group's publish. A later attempt goes to the own topic: the others must not see it. */
 export const carries = (group: Group, session: Session, item: Claimed): boolean =>
-  item.state.attempt === 1 && listens(group, session)
+  group.open && item.state.attempt === 1 && listens(group, session)

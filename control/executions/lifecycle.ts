@@ -12,8 +12,8 @@ import type { Report } from '../../schemas/messages.ts'
 export type Input =
   /** The node that owns the client's session takes a pending row to hand it over. */
   | { type: 'claim'; epoch: number; journalId: string | null }
-  /** The same node did not and will not forward that claim. */
-  | { type: 'release'; epoch: number }
+  /** The same node did not and will not forward its claim of that attempt. */
+  | { type: 'release'; epoch: number; attempt: number }
   /** The client has it: its PUBACK, or the first report of an HTTP client, which may not name the attempt. */
   | { type: 'puback'; epoch: number; attempt: number | null }
   /** The session is over and all its PUBACKs are committed. */
@@ -104,7 +104,7 @@ export function transition(state: ExecutionState, input: Input, context: Context
     case 'claim':
       return claim(state, input.epoch, input.journalId, context)
     case 'release':
-      return release(state, input.epoch, context)
+      return release(state, input.epoch, input.attempt, context)
     case 'puback':
       return puback(state, input.epoch, input.attempt, context)
     case 'session-ended':
@@ -189,8 +189,9 @@ function claim(state: ExecutionState, epoch: number, journalId: string | null, {
 }
 
 /** The one step back: an attempt's first claim that its own living node did not forward (rule 6). */
-function release(state: ExecutionState, epoch: number, context: Context): Transition {
-  if (state.status !== 'queued' || state.epoch !== epoch || wasRedelivered(state)) return still(state)
+function release(state: ExecutionState, epoch: number, attempt: number, context: Context): Transition {
+  const isIts = state.status === 'queued' && state.epoch === epoch && state.attempt === attempt
+  if (!isIts || wasRedelivered(state)) return still(state)
   const pending: ExecutionState = {
     ...state,
     status: 'pending',
@@ -321,7 +322,7 @@ function timeout(state: ExecutionState, context: Context): Transition {
       : { code: 'START_TIMEOUT', message: `Not started within ${state.startTimeoutSeconds} s of the hand-over.` }
   if (mayTryAgain(state)) return nextAttempt(state, true, error, context)
   const unknown = state.delivery === 'at_most_once' || state.cancelRequestedAt !== null
-  return settle(state, unknown ? 'outcome_unknown' : 'failed', context, { error })
+  return unknown ? becomeUnknown(state, error, context) : settle(state, 'failed', context, { error })
 }
 
 function report(state: ExecutionState, said: Report, journalId: string | null, context: Context): Transition {
@@ -407,12 +408,14 @@ function reportOfOlder(state: ExecutionState, attempt: number, said: Report, con
 /** The server withdraws a pending row: with an earlier attempt in doubt it cannot claim that nothing happened. */
 function withdraw(state: ExecutionState, to: 'cancelled' | 'expired', context: Context): Transition {
   if (!inDoubt(state)) return settle(state, to, context, {})
-  return settle(state, 'outcome_unknown', context, {
-    error: {
-      code: 'IN_DOUBT',
-      message: `The command is ${to}, but an earlier attempt ended without a report and may have run.`,
-    },
-  })
+  const message = `The command is ${to}, but an earlier attempt ended without a report and may have run.`
+  return becomeUnknown(state, { code: 'IN_DOUBT', message }, context)
+}
+
+/** The server cannot tell; the client is asked, since a session of it with the memory of the hand-over may be there (rule 8). */
+function becomeUnknown(state: ExecutionState, error: ExecutionError, context: Context): Transition {
+  const settled = settle(state, 'outcome_unknown', context, { error })
+  return settled.state.status === 'outcome_unknown' ? { ...settled, effect: 'send-cancel' } : settled
 }
 
 /** Pending in the next attempt; the failure is an event, nobody sees `failed` in between (rule 5). */

@@ -1,13 +1,18 @@
 import type { Logger } from 'pino'
 import type { Db } from '../../db/connect.ts'
 import { forgetIdempotencyKeys, forgetPreviews } from '../../db/new-commands.ts'
-import { findDueExecutions, findNeglectedSessions, findOrphanedClaims } from '../../db/overdue-executions.ts'
+import {
+  type DueWork,
+  findDueExecutions,
+  findNeglectedSessions,
+  findOrphanedClaims,
+} from '../../db/overdue-executions.ts'
 import { abandonOfDeleted } from '../clients/manage-clients.ts'
 import { type Clock, createClock } from '../clock.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import type { Transport } from '../transport.ts'
 import type { Dispatch } from './dispatch.ts'
-import type { Ledger } from './ledger.ts'
+import type { Applied, Ledger } from './ledger.ts'
 
 /** Makes true what time decides, and finds what the fast path missed. Everything it does is safe from several nodes at once. */
 export interface Sweeper extends Clock {
@@ -50,10 +55,17 @@ export function createSweeper(deps: SweeperDeps): Sweeper {
   async function settleDueWork(): Promise<void> {
     for (;;) {
       const due = await findDueExecutions(deps.db, BATCH)
-      const applied = await Promise.all(due.map(({ key, why }) => deps.ledger.apply(key, { type: why })))
+      const applied = await Promise.all(due.map(settle))
       const moved = applied.filter((change) => change && change.after !== change.before)
       if (due.length < BATCH || moved.length === 0) return
     }
+  }
+
+  async function settle({ key, why }: DueWork): Promise<Applied | undefined> {
+    const change = await deps.ledger.apply(key, { type: why })
+    if (change?.effect === 'send-cancel')
+      await deps.dispatch.sendCancel(deps.sessions.get(key.clientId), key.commandId, change.after)
+    return change
   }
 
   async function reviveSessions(): Promise<void> {

@@ -1,9 +1,9 @@
 import type { Logger } from 'pino'
 import { closeSessions, openSessions, storeReported } from '../../db/clients.ts'
 import type { Db } from '../../db/connect.ts'
+import type { ExecutionState } from '../../db/executions.ts'
 import type { ClientConfig, ClientStatus } from '../../schemas/clients.ts'
 import { AppError } from '../../schemas/errors.ts'
-import type { CancelMessage } from '../../schemas/messages.ts'
 import { createBatcher } from '../batcher.ts'
 import type { Ledger } from '../executions/ledger.ts'
 import type { Metrics } from '../metrics/metrics.ts'
@@ -13,6 +13,11 @@ import { createKeyedLock } from './keyed-lock.ts'
 
 /** How a client's own `commands` topic stands: nothing is sent before it is granted at QoS 1. */
 type Subscription = 'none' | 'refused_at_qos_0' | 'granted'
+
+interface InHand {
+  /** What a cancel that came meanwhile has made of it. */
+  withdrawn: ExecutionState | null
+}
 
 /** One live connection of a client, as the control plane sees it. */
 export interface Session {
@@ -31,8 +36,8 @@ export interface Session {
   ending: boolean
   /** Attempts that were written to the socket and whose PUBACK is not committed, as `commandId attempt`. */
   readonly forwarded: Set<string>
-  /** Attempts that are claimed and not known to be written yet, each with the cancel that came in between, if one did. */
-  readonly inHand: Map<string, CancelMessage | undefined>
+  /** Attempts that are claimed and not known to be written yet, as `commandId attempt`. */
+  readonly inHand: Map<string, InHand>
   /** Something failed between a claim and its write: the next claim looks for what is left over. */
   uncertain: boolean
 }

@@ -2,11 +2,23 @@ import pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { startServer, type TestServer } from '../support/server.ts'
 import { until } from '../support/until.ts'
-import { command, commandsOf, enter, explain, register, statusOf, untilStatus } from './support/scene.ts'
+import {
+  command,
+  commandsOf,
+  enter,
+  explain,
+  register,
+  statusOf,
+  untilStatus,
+  type WatchedBroker,
+  watchBroker,
+} from './support/scene.ts'
 
 let server: TestServer
+let broker: () => WatchedBroker
 
 beforeAll(async () => {
+  broker = watchBroker()
   server = await startServer()
   await server.api.send('PUT', '/actions/repeatable', { delivery: 'at_least_once' })
 })
@@ -159,4 +171,42 @@ test('a cancel that is decided together with the claim is not lost: the client g
   await untilStatus(server, id, 'cancelled')
   held.drop()
   device.drop()
+})
+
+test('a cancel that comes while the command is being written is told once it is', async () => {
+  const device = await enter(server, 'writing', await register(server, 'writing'))
+  const { promise: told, resolve: tell } = Promise.withResolvers<void>()
+  const restore = broker().delayAnswer(commandsOf('writing'), told)
+  const id = await command(server, 'writing')
+  const { messageId } = await device.nextCommand()
+  restore()
+  // The device has it, and the server does not know yet that it was written.
+  expect(await cancel(id)).toMatchObject({ requested: 1 })
+  tell()
+  expect((await device.nextCommand()).payload).toMatchObject({ type: 'cancel', id, attempt: 1 })
+  device.ack(messageId)
+  await device.report(id, { status: 'cancelled', attempt: 1 })
+  await untilStatus(server, id, 'cancelled')
+  await device.end()
+})
+
+test('an outcome that becomes unknown while the journal of the hand-over is connected is asked about at once', async () => {
+  const device = await enter(server, 'late', await register(server, 'late'), { journalId: 'j1' })
+  const id = await command(server, 'late', { startTimeoutSeconds: 1 })
+  device.ack((await device.nextCommand()).messageId)
+  expect((await device.nextCommand()).payload).toEqual({ type: 'cancel', id, attempt: 1, journalId: 'j1' })
+  expect(await statusOf(server, id)).toBe('outcome_unknown')
+  await device.report(id, { status: 'cancelled', attempt: 1 })
+  await untilStatus(server, id, 'cancelled')
+  await device.end()
+})
+
+test('a client without a journal is not asked about an unknown outcome: it could not tell', async () => {
+  const device = await enter(server, 'forgetful', await register(server, 'forgetful'))
+  const id = await command(server, 'forgetful', { startTimeoutSeconds: 1 })
+  device.ack((await device.nextCommand()).messageId)
+  await untilStatus(server, id, 'outcome_unknown')
+  const marker = await command(server, 'forgetful')
+  expect((await device.nextCommand()).payload).toMatchObject({ type: 'command', id: marker })
+  await device.end()
 })

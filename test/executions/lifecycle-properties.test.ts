@@ -18,7 +18,7 @@ const attempt = fc.integer({ min: 1, max: 3 })
 
 const input: fc.Arbitrary<Input> = fc.oneof(
   fc.record({ type: fc.constant('claim' as const), epoch, journalId }),
-  fc.record({ type: fc.constant('release' as const), epoch }),
+  fc.record({ type: fc.constant('release' as const), epoch, attempt }),
   fc.record({ type: fc.constant('puback' as const), epoch, attempt }),
   fc.record({ type: fc.constant('session-ended' as const), epoch }),
   fc.record({ type: fc.constant('session-ready' as const), epoch, journalId, statusSeen: fc.boolean() }),

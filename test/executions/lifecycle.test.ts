@@ -25,6 +25,7 @@ const applied = (state: ExecutionState, ...inputs: Input[]): ExecutionState =>
 
 const claim = (epoch = 1, journalId: string | null = null): Input => ({ type: 'claim', epoch, journalId })
 const puback = (epoch = 1, attempt = 1): Input => ({ type: 'puback', epoch, attempt })
+const release = (epoch = 1, attempt = 1): Input => ({ type: 'release', epoch, attempt })
 const say = (report: Report, journalId: string | null = null): Input => ({ type: 'report', report, journalId })
 const ready = (epoch: number, journalId: string | null, statusSeen = journalId !== null): Input => ({
   type: 'session-ready',
@@ -69,13 +70,15 @@ describe('what moves nothing', () => {
     ['a second claim', applied(fresh('at_most_once'), claim()), claim(2)],
     ['a PUBACK of another session', applied(fresh('at_most_once'), claim()), puback(2)],
     ['a PUBACK of another attempt', applied(fresh('at_most_once'), claim()), puback(1, 2)],
-    ['a release of another session', applied(fresh('at_most_once'), claim()), { type: 'release', epoch: 2 }],
-    ['a release of a delivered one', applied(fresh('at_most_once'), claim(), puback()), { type: 'release', epoch: 1 }],
+    ['a release of another session', applied(fresh('at_most_once'), claim()), release(2)],
+    ['a release of another attempt', timeUp(applied(fresh('at_least_once'), claim())), release(1, 1)],
     [
-      'a release of a redelivery',
-      applied(fresh('at_least_once'), claim(), ready(2, null)),
-      { type: 'release', epoch: 2 },
+      'a release of another attempt that the same session has claimed',
+      applied(timeUp(applied(fresh('at_least_once'), claim())), claim()),
+      release(1, 1),
     ],
+    ['a release of a delivered one', applied(fresh('at_most_once'), claim(), puback()), release()],
+    ['a release of a redelivery', applied(fresh('at_least_once'), claim(), ready(2, null)), release(2)],
     ['accepted', applied(fresh('at_most_once'), claim()), say({ status: 'accepted' })],
     ['running twice', applied(fresh('at_most_once'), claim(), say({ status: 'running' })), say({ status: 'running' })],
     [
@@ -107,16 +110,12 @@ describe('what moves nothing', () => {
 describe('release (rule 6)', () => {
   test('an unforwarded first claim goes back to pending, and nobody was handed it', () => {
     const state = fresh('at_most_once')
-    expect(applied(state, claim(), { type: 'release', epoch: 1 })).toEqual(state)
+    expect(applied(state, claim(), release())).toEqual(state)
   })
 
   test('cancelled or expired meanwhile: withdrawn, since the client never had it', () => {
-    expect(applied(fresh('at_most_once'), claim(), cancel, { type: 'release', epoch: 1 }).status).toBe('cancelled')
-    const late = transition(
-      applied(fresh('at_most_once'), claim()),
-      { type: 'release', epoch: 1 },
-      { ...context, now: 2_000_000 },
-    )
+    expect(applied(fresh('at_most_once'), claim(), cancel, release()).status).toBe('cancelled')
+    const late = transition(applied(fresh('at_most_once'), claim()), release(), { ...context, now: 2_000_000 })
     expect(late.state.status).toBe('expired')
   })
 })
@@ -205,7 +204,7 @@ describe('older attempts (rule 2)', () => {
     expect(kept.status).toBe('queued')
     expect(applied(kept, say({ status: 'failed', attempt: 2 }))).toMatchObject({ status: 'completed', result: 'first' })
     expect(timeUp(kept).status).toBe('completed')
-    expect(applied(kept, { type: 'release', epoch: 2 }).status).toBe('completed')
+    expect(applied(kept, release(2, 2)).status).toBe('completed')
   })
 
   test('completed settles a pending newest at once', () => {
@@ -251,5 +250,25 @@ describe('cancel (rule 8)', () => {
     expect(transition(unknown, ready(2, 'j'), context).effect).toBe('send-cancel')
     expect(transition(unknown, ready(2, 'other'), context).effect).toBeUndefined()
     expect(applied(unknown, say({ status: 'completed' })).status).toBe('completed')
+  })
+
+  test('an outcome that the server finds unknown is asked about; one that the client reported is not', () => {
+    const late = { ...context, now: 1_000_000_000 }
+    const queued = applied(fresh('at_most_once'), claim(1, 'j'))
+    expect(transition(queued, { type: 'timeout' }, late).effect).toBe('send-cancel')
+    const second = timeUp(applied(fresh('at_least_once'), claim(1, 'j')))
+    expect(transition(second, { type: 'expire' }, late).effect).toBe('send-cancel')
+    expect(transition(second, cancel, context)).toMatchObject({
+      effect: 'send-cancel',
+      state: { status: 'outcome_unknown' },
+    })
+    const unforwarded = applied(second, claim(2, 'j'), cancel)
+    expect(transition(unforwarded, release(2, 2), context)).toMatchObject({
+      effect: 'send-cancel',
+      state: { status: 'outcome_unknown' },
+    })
+    expect(transition(queued, say({ status: 'outcome_unknown' }, 'j'), context).effect).toBeUndefined()
+    const done = applied(second, claim(2, 'j'), say({ status: 'completed', attempt: 1 }))
+    expect(transition(applied(done, cancel), { type: 'timeout' }, late).effect).toBeUndefined()
   })
 })

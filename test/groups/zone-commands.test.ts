@@ -271,6 +271,36 @@ test('a cancel between the claim and the publish: the client never gets the comm
   two.drop()
 })
 
+test('a session that ends between the claim and the publish: the client never had the command, and gets it when it comes back', async () => {
+  const [gone, held] = await Promise.all([join('lane-4', ['N']), join('lane-5', ['N'])])
+  const [one, two] = await Promise.all([gone.connect(), held.connect()])
+  const blocker = new pg.Client({ connectionString: server.database_.url })
+  await blocker.connect()
+  await blocker.query("begin; select 1 from clients where id = 'lane-5' for no key update")
+  const { body } = await server.api.post('/commands', { zone: 'N', action: 'lock' })
+  const executionOf = async (id: string) =>
+    (
+      await server.sql<{ status: string; handovers: unknown[] }>(
+        'select status, handovers from executions where command_id = $1 and client_id = $2',
+        [body.id, id],
+      )
+    )[0]
+  await until(async () => (await executionOf('lane-4'))?.status === 'queued', 'claimed')
+  one.drop()
+  // It does not wait for the others of the group.
+  await until(async () => (await server.api.get('/clients/lane-4')).body.presence === 'offline', 'offline')
+  expect(await executionOf('lane-4')).toEqual({ status: 'pending', handovers: [] })
+  await blocker.query('commit')
+  await blocker.end()
+  await finish(two, body.id)
+  expect(commandsAt(one)).toEqual([])
+  const again = await gone.connect()
+  await finish(again, body.id)
+  await until(async () => (await countsOf(body.id)).completed === 2, 'both completed')
+  again.drop()
+  two.drop()
+})
+
 test('what a deleted client left is nothing for a new client with its id', async () => {
   const old = await join('again', [])
   const device = await old.connect()

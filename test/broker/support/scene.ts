@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { createConnection, type Socket } from 'node:net'
-import { Aedes } from 'aedes'
+import { Aedes, type PublishPacket } from 'aedes'
 import * as mqtt from 'mqtt-packet'
 import { expect } from 'vitest'
 import { connectDevice, type Device, type DeviceOptions, ROOT } from '../../support/device.ts'
@@ -122,17 +122,33 @@ export async function returnCodeOf(server: TestServer, connect: Partial<mqtt.ICo
   return (answer as mqtt.IConnackPacket).returnCode ?? -1
 }
 
-interface BrokerInside extends Pick<Aedes, 'publish'> {
+export interface WatchedBroker extends Pick<Aedes, 'publish'> {
   clients: Record<string, { closed: boolean; subscriptions: Record<string, unknown> } | undefined>
+  /** Publishes on this topic are written, but whoever made them hears of it only when `until` resolves; answers how to end that. */
+  delayAnswer(topic: string, until: Promise<void>): () => void
 }
 
 /** Call it before `startServer`: answers Aedes itself, to see whom it knows. */
-export function watchBroker(): () => BrokerInside {
+export function watchBroker(): () => WatchedBroker {
   const create = Aedes.createBroker.bind(Aedes)
   let inside: Aedes | undefined
   Aedes.createBroker = async (options) => {
     inside = await create(options)
     return inside
   }
-  return () => inside as unknown as BrokerInside
+  return () => {
+    const aedes = inside as Aedes
+    return Object.assign(aedes as unknown as Pick<WatchedBroker, 'clients' | 'publish'>, {
+      delayAnswer(topic: string, until: Promise<void>) {
+        const publish = aedes.publish
+        aedes.publish = (packet: PublishPacket, done: (error?: Error) => void) =>
+          publish.call(aedes, packet, (error) =>
+            packet.topic === topic ? void until.then(() => done(error)) : done(error),
+          )
+        return () => {
+          aedes.publish = publish
+        }
+      },
+    })
+  }
 }
