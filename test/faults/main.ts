@@ -3,6 +3,7 @@ import { cpus, totalmem } from 'node:os'
 import { parseArgs } from 'node:util'
 import type { Figures, Scenario } from './scenario.ts'
 import { oracleProved } from './scenarios/oracle-proved.ts'
+import { postgresFreezes, postgresFullDisk, postgresKills, postgresRestarts } from './scenarios/postgres.ts'
 import { serverKills } from './scenarios/server-kills.ts'
 
 /**
@@ -10,7 +11,14 @@ import { serverKills } from './scenarios/server-kills.ts'
  * `--long` for a night, with a results file under docs/faults; `--only a,b`; `--seed n` repeats a run; `--sizes {json}` changes
  * sizes of the form.
  */
-const SCENARIOS: Scenario[] = [serverKills, oracleProved]
+const SCENARIOS: Scenario[] = [
+  serverKills,
+  postgresRestarts,
+  postgresKills,
+  postgresFreezes,
+  postgresFullDisk,
+  oracleProved,
+]
 
 const { values } = parseArgs({
   options: {
