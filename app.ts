@@ -58,7 +58,12 @@ export function createApp(settings: Settings, overrides: Overrides = {}): App {
       await control.recover()
       control.start()
       const { mqttPort, wsPort } = await broker.listen()
-      const health = { database: () => sql`select 1`.execute(db) }
+      const health = {
+        database: () => sql`select 1`.execute(db),
+        async writes() {
+          if (!control.writes()) throw new Error('what was to be written lately waits, or was refused')
+        },
+      }
       const api: Api = createApi({ control, log, health, checkResponses: overrides.checkResponses ?? false })
       const { httpPort } = await api.listen()
       started.defer(() => api.stop())

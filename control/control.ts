@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import { closeSessions, findSessionsOfNode, listRetained } from '../db/clients.ts'
+import { listRetained } from '../db/clients.ts'
 import type { Db } from '../db/connect.ts'
 import { isSettled } from '../schemas/executions.ts'
 import type { Settings } from '../schemas/settings.ts'
@@ -40,6 +40,8 @@ export interface Control {
   recover(): Promise<void>
   /** Starts what runs by the clock. */
   start(): void
+  /** Whether what clients and callers say can be written: PostgreSQL may answer, and have no room. */
+  writes(): boolean
   /** From here on nothing waits for a database that is down: the next start settles what could not be committed. */
   letGo(): void
   /** Ends what runs by the clock, then waits for what is on its way to PostgreSQL. */
@@ -108,6 +110,7 @@ export function createControl(deps: ControlDeps): Control {
     intervalSeconds: settings.SWEEP_INTERVAL_SECONDS,
     idempotencyKeySeconds: settings.IDEMPOTENCY_KEY_SECONDS,
   })
+  const writers = [commandInserts, sessions, uplink, ledger]
   // A place in the window, or work that has become claimable, is news for the client's session.
   ledger.onChange(({ clientId }, before, after) => {
     const freed = inFlight(before.status) && !inFlight(after.status)
@@ -130,7 +133,7 @@ export function createControl(deps: ControlDeps): Control {
     commandInserts,
     ...hooks,
     async recover() {
-      await closeSessions(db, await findSessionsOfNode(db, NODE))
+      await sessions.endLost()
       await retainAll(db, transport)
       await sweeper.sweep()
     },
@@ -138,8 +141,9 @@ export function createControl(deps: ControlDeps): Control {
       sweeper.start()
       httpSessions.start()
     },
+    writes: () => !writers.some((part) => part.failing()),
     letGo() {
-      for (const part of [commandInserts, sessions, uplink, ledger]) void part.stop()
+      for (const part of writers) void part.stop()
     },
     async stop() {
       await httpSessions.stop()

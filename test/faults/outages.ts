@@ -10,6 +10,8 @@ export interface Outage {
   lasts: 'as long as chosen' | 'by itself'
   /** From its beginning to its end nothing at all is committed, and nothing is read. */
   total?: true
+  /** PostgreSQL ends, or crashes, and starts anew. */
+  restarts?: true
   /** Resolves when PostgreSQL is away. */
   begin(stand: Stand, disk: SmallDisk): Promise<End>
 }
@@ -22,6 +24,7 @@ const byItself: End = () => undefined
 export const OUTAGES = {
   'fast shutdown': {
     lasts: 'by itself',
+    restarts: true,
     async begin({ postgres }) {
       const pid = postmasterOf(postgres)
       signal(pid, 'SIGINT')
@@ -31,6 +34,7 @@ export const OUTAGES = {
   },
   'postmaster killed': {
     lasts: 'by itself',
+    restarts: true,
     async begin({ postgres }) {
       const pid = postmasterOf(postgres)
       signal(pid, 'SIGKILL')
@@ -40,6 +44,7 @@ export const OUTAGES = {
   },
   'a backend killed': {
     lasts: 'by itself',
+    restarts: true,
     async begin(stand) {
       const [backend] = await stand.sql<{ pid: number }>(
         `select pid from pg_stat_activity where application_name = 'signalbox' order by state = 'active' desc, random() limit 1`,
@@ -73,6 +78,7 @@ export const OUTAGES = {
   },
   'no room for the log': {
     lasts: 'as long as chosen',
+    restarts: true,
     async begin(stand, disk) {
       disk.fill()
       const log = `select pg_logical_emit_message(false, 'filler', repeat('x', 1000000))`
@@ -110,6 +116,14 @@ async function errorOf(stand: Stand, sql: string): Promise<(Error & { code?: str
 
 const isOver = (error: (Error & { code?: string }) | undefined): boolean =>
   error !== undefined && (!/^[0-9A-Z]{5}$/.test(error.code ?? '') || /^(57|58|XX)/.test(error.code ?? ''))
+
+/** When the life of the server began that it has now: a crash ends it, whether or not the postmaster survives. */
+export async function lifeOf(stand: Stand): Promise<number> {
+  const [row] = await stand.sql<{ since: Date }>(
+    `select backend_start as since from pg_stat_activity where backend_type = 'checkpointer'`,
+  )
+  return row?.since.getTime() ?? 0
+}
 
 /** Resolves when PostgreSQL takes statements again. */
 export async function untilBack(stand: Stand): Promise<void> {
