@@ -65,7 +65,7 @@ export function createApp(settings: Settings, overrides: Overrides = {}): App {
       const certificate = await openCertificate(settings, log)
       started.defer(() => certificate?.stop())
       const mqtt = await broker.listen(certificate)
-      const health = healthChecks(db, settings)
+      const health = healthChecks(control, settings)
       const api: Api = createApi({ control, log, health, checkResponses: overrides.checkResponses ?? false })
       started.defer(() => api.stop())
       const { http, https } = await api.listen(certificate)
@@ -117,9 +117,13 @@ export async function tryDatabase(settings: Settings): Promise<{ version: number
   return { version: Math.floor((rows[0]?.version ?? 0) / 10_000), shown: settings.DATABASE_URL ? shown : 'embedded' }
 }
 
-const healthChecks = (db: Db, settings: Settings): HealthChecks => ({
+const healthChecks = ({ db, writes }: Control, settings: Settings): HealthChecks => ({
   async database() {
     await sql`select 1`.execute(db)
+    return {}
+  },
+  async writes() {
+    if (!writes()) throw new Error('what was to be written lately waits, or was refused')
     return {}
   },
   async feed() {

@@ -35,7 +35,7 @@ export function createReceiver(deps: { settings: Settings; log: Logger; control:
       const status = ClientStatus.parse(body)
       if (!session) return
       const before = session.statusSeen ? session.journalId : undefined
-      const committed = control.sessions.status(session, status)
+      const committed = control.sessions.status(session, status, 'hold')
       connection.statusCommitted = committed.catch(() => undefined)
       await committed
       // A status that comes after the subscription: what waited for the journal can be decided now.
@@ -44,7 +44,8 @@ export function createReceiver(deps: { settings: Settings; log: Logger; control:
     async commandStatus({ connection, clientId, params, body }) {
       const report = Report.parse(body)
       await connection.statusCommitted
-      await control.uplink.report(clientId, params.commandId as string, report, connection.session?.journalId ?? null)
+      const journalId = connection.session?.journalId ?? null
+      await control.uplink.report(clientId, params.commandId as string, report, journalId, 'hold')
     },
     async clientEvent({ clientId, params, body }) {
       await control.uplink.event(clientId, params.type as string, ClientEvent.parse(body))

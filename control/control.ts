@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import { closeSessions, findSessionsOfNode, listRetained } from '../db/clients.ts'
+import { listRetained } from '../db/clients.ts'
 import type { Db } from '../db/connect.ts'
 import { isSettled } from '../schemas/executions.ts'
 import type { Settings } from '../schemas/settings.ts'
@@ -48,6 +48,8 @@ export interface Control {
   recover(): Promise<void>
   /** Starts what runs by the clock. */
   start(): void
+  /** Whether what clients and callers say can be written: PostgreSQL may answer, and have no room. */
+  writes(): boolean
   /** From here on nothing waits for a database that is down: the next start settles what could not be committed. */
   letGo(): void
   /** Ends what runs by the clock, then waits for what is on its way to PostgreSQL. */
@@ -146,6 +148,7 @@ export function createControl(deps: ControlDeps): Control {
   observeDatabase(metrics, db, log, settings.DATABASE_TIMEOUT_SECONDS)
   observeSessions(metrics, sessions, settings.METRICS_MAX_LABEL_VALUES)
   ledger.onChange(metrics.executionChanged)
+  const writers = [commandInserts, sessions, uplink, ledger]
   // A place in the window, or work that has become claimable, is news for the client's session.
   ledger.onChange(({ clientId }, before, after) => {
     const freed = inFlight(before.status) && !inFlight(after.status)
@@ -171,7 +174,7 @@ export function createControl(deps: ControlDeps): Control {
     ...hooks,
     async recover() {
       await actions.load()
-      await closeSessions(db, await findSessionsOfNode(db, NODE))
+      await sessions.endLost()
       await retainAll(db, transport)
       await sweeper.sweep()
     },
@@ -182,8 +185,9 @@ export function createControl(deps: ControlDeps): Control {
       retention.start()
       httpSessions.start()
     },
+    writes: () => !writers.some((part) => part.failing()),
     letGo() {
-      for (const part of [commandInserts, sessions, uplink, ledger]) void part.stop()
+      for (const part of writers) void part.stop()
     },
     async stop() {
       stopMeasuring()

@@ -222,15 +222,18 @@ export async function closeSessions(
   return new Map(found.rows.map((row) => [row.id, row.presence_since.toISOString()]))
 }
 
-/** Sessions that a node of this name left behind when it was killed. */
-export async function findSessionsOfNode(db: Db, node: string): Promise<{ clientId: string; epoch: number }[]> {
-  const found = await db
-    .selectFrom('clients')
-    .select(['id', 'session_epoch'])
-    .where('session_node', '=', node)
-    .where('session_epoch', 'is not', null)
-    .execute()
-  return found.map((row) => ({ clientId: row.id, epoch: row.session_epoch as number }))
+/** Sessions in the table as this node's, except those that live: of its life before a kill, or of a login that got no answer. */
+export async function findLostSessions(
+  db: Db,
+  node: string,
+  living: number[],
+): Promise<{ clientId: string; epoch: number }[]> {
+  const found = await sql<{ id: string; session_epoch: number }>`
+    select id, session_epoch from clients
+    where session_node = ${node} and session_epoch is not null and not (session_epoch = any(${living}::bigint[]))`.execute(
+    db,
+  )
+  return found.rows.map((row) => ({ clientId: row.id, epoch: row.session_epoch }))
 }
 
 /** Keeps the last status each client published; of several of one client the last counts. */

@@ -29,20 +29,24 @@ class PreparingClient extends pg.Client {
   // biome-ignore lint/suspicious/noExplicitAny: pg declares a dozen overloads; Kysely uses only (sql, values)
   override query(...args: any[]): any {
     const [sql, values] = args
+    const named = typeof sql === 'string' && Array.isArray(values) && values.length > 0
     // biome-ignore lint/suspicious/noExplicitAny: as above
-    if (typeof sql !== 'string' || !Array.isArray(values) || values.length === 0) return (super.query as any)(...args)
-    let name = statementNames.get(sql)
-    if (!name) {
-      name = `s${statementNames.size}`
-      statementNames.set(sql, name)
-    }
-    const answer = super.query({ name, text: sql, values })
+    const answer = (super.query as any)(...(named ? [{ name: nameOf(sql), text: sql, values }] : args))
     // pg leaves a timed-out statement running and gives the connection back to the pool, where the next one would wait behind it.
-    answer.catch((error: Error) => {
+    answer?.catch?.((error: Error) => {
       if (error.message === 'Query read timeout') this.connection.stream.destroy()
     })
     return answer
   }
+}
+
+function nameOf(sql: string): string {
+  let name = statementNames.get(sql)
+  if (!name) {
+    name = `s${statementNames.size}`
+    statementNames.set(sql, name)
+  }
+  return name
 }
 
 /** Opens the pool; connections are made when they are needed. */

@@ -157,7 +157,7 @@ export async function hasEventsAfter(db: Db, commandId: string, after: FeedPosit
   return found.rows.length > 0
 }
 
-/** Keeps events that clients sent; a repetition (same client, same id) is kept once. */
+/** Keeps events that clients sent, in this order; a repetition (same client, same id) is kept once. */
 export async function insertClientEvents(
   db: Db,
   events: { clientId: string; type: string; id: string; body: Record<string, unknown> }[],
@@ -172,6 +172,6 @@ export async function insertClientEvents(
     insert into events (type, client_id, client_event_id, data)
     select 'client.event', client_id, event_id, data
     from ${rows(input)} as i(ord integer, client_id text, event_id text, data jsonb)
-    order by client_id, event_id
+    order by ord
     on conflict (client_id, client_event_id) where client_event_id is not null do nothing`.execute(db)
 }

@@ -1,6 +1,5 @@
 import { z } from 'zod'
 import type { Control } from '../../control/control.ts'
-import { within } from '../../control/within.ts'
 import { ClientStatus } from '../../schemas/clients.ts'
 import { AppError } from '../../schemas/errors.ts'
 import { Status } from '../../schemas/executions.ts'
@@ -31,7 +30,7 @@ export function httpAgentRoutes({ httpSessions, refusals, settings }: Control): 
         `The report has ${bytes} bytes; at most ${settings.MAX_PAYLOAD_BYTES} are taken, as over MQTT.`,
       )
     }
-    const { after } = await within(settings.DATABASE_TIMEOUT_SECONDS, httpSessions.report(clientId, commandId, body))
+    const { after } = await httpSessions.report(clientId, commandId, body)
     return { status: 200, body: { commandId, status: after.status, attempt: after.attempt } }
   }
 
@@ -75,7 +74,7 @@ export function httpAgentRoutes({ httpSessions, refusals, settings }: Control): 
       responses: { 204: null },
       async handle({ params: { clientId }, client, body }) {
         requireOwn(client.id, clientId)
-        await within(settings.DATABASE_TIMEOUT_SECONDS, httpSessions.ping(clientId, { state: 'online', ...body }))
+        await httpSessions.ping(clientId, { state: 'online', ...body })
         return { status: 204 }
       },
     }),

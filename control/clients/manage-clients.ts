@@ -89,7 +89,7 @@ export async function abandonOfDeleted(
 ): Promise<void> {
   for (;;) {
     const unsettled = await findUnsettledOfDeleted(db, id, ABANDON_BATCH)
-    await Promise.all(unsettled.map((key) => ledger.apply(key, { type: 'abandon' })))
+    await Promise.all(unsettled.map((key) => ledger.apply(key, { type: 'abandon' }, 'reject')))
     if (unsettled.length < ABANDON_BATCH) return
   }
 }

@@ -6,7 +6,7 @@ import { readCommand } from './read-commands.ts'
 
 /** Tells those who wait for a command when one of its executions settles. */
 export interface Watch {
-  /** Calls back at each settling, until the returned function is called. */
+  /** Calls back at each settling, and when one may have been missed, until the returned function is called. */
   settled(commandId: string, callback: () => void): () => void
 }
 
@@ -15,6 +15,9 @@ export function createWatch(ledger: Ledger): Watch {
   ledger.onChange(({ commandId }, before, after) => {
     if (isSettled(after.status) && !isSettled(before.status))
       for (const callback of waiting.get(commandId) ?? []) callback()
+  })
+  ledger.onReturn(() => {
+    for (const callbacks of waiting.values()) for (const callback of callbacks) callback()
   })
   return {
     settled(commandId, callback) {

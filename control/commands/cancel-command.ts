@@ -19,7 +19,7 @@ export async function cancelCommand(
   const keys = await findExecutionKeys(deps.db, id, clientIds)
   const applied = await Promise.all(
     keys.map(async (key) => {
-      const change = await deps.ledger.apply(key, { type: 'cancel', reason: reason ?? null })
+      const change = await deps.ledger.apply(key, { type: 'cancel', reason: reason ?? null }, 'reject')
       if (change?.effect === 'send-cancel')
         await deps.dispatch.sendCancel(deps.sessions.get(key.clientId), id, change.after)
       return change

@@ -36,6 +36,8 @@ export interface CreateCommandDeps {
 /** Creates on their way to PostgreSQL: commands for one client share a statement, a group has one to itself. */
 export interface CommandInserts {
   add(command: NewCommand): Promise<InsertedCommand>
+  /** Whether commands were refused just now for want of PostgreSQL. */
+  failing(): boolean
   stop(): Promise<void>
 }
 
@@ -56,6 +58,7 @@ export function createCommandInserts(db: Db, settings: Settings, metrics: Metric
   const group = inserts(1, 'create_group')
   return {
     add: (command) => (command.target.kind === 'client' ? single : group).add(command),
+    failing: () => single.failing() || group.failing(),
     stop: async () => {
       await Promise.all([single.stop(), group.stop()])
     },

@@ -19,7 +19,7 @@ export async function retryCommand(
   const command = await readCommand(deps.db, id)
   const keys = await findExecutionKeys(deps.db, id, clientIds)
   const input = { type: 'retry', ttlSeconds: ttlSeconds ?? timeToLive(command) } as const
-  const applied = await Promise.all(keys.map((key) => deps.ledger.apply(key, input)))
+  const applied = await Promise.all(keys.map((key) => deps.ledger.apply(key, input, 'reject')))
   const retried = applied.filter((change) => change && change.after !== change.before).length
   return { retried, skipped: applied.length - retried }
 }
@@ -38,10 +38,10 @@ export async function resolveExecution(
       : ({ type: 'resolve', outcome, note } as const)
   // A deleted client can be sent nothing more; what happened on it can still be found out.
   const [key] = outcome === 'retry' ? await findExecutionKeys(deps.db, id, [clientId]) : [{ commandId: id, clientId }]
-  const known = key && (await deps.ledger.apply(key, { type: 'due' }))
+  const known = key && (await deps.ledger.apply(key, { type: 'due' }, 'reject'))
   if (!known) throw new AppError('NOT_FOUND', `Command ${id} has no execution on client ${clientId}.`)
   if (known.after.status !== 'outcome_unknown') throw tooLate(id, clientId, known.after.status)
-  const applied = await deps.ledger.apply({ commandId: id, clientId }, input)
+  const applied = await deps.ledger.apply({ commandId: id, clientId }, input, 'reject')
   if (!applied || applied.after === applied.before) throw tooLate(id, clientId, applied?.after.status ?? 'gone')
 }
 

@@ -11,7 +11,7 @@ import {
   type StoredExecution,
   storeExecutions,
 } from '../../db/executions.ts'
-import { type Batcher, createBatcher } from '../batcher.ts'
+import { type Batcher, createBatcher, type WhenDown } from '../batcher.ts'
 import type { Metrics } from '../metrics/metrics.ts'
 import { type Context, type Effect, type EventDraft, type Input, transition } from './lifecycle.ts'
 
@@ -47,8 +47,11 @@ type ChangeListener = (execution: ChangedExecution, before: ExecutionState, afte
 
 /** The only way to change an execution: every input goes through `transition` and a guarded, committed update. */
 export interface Ledger {
-  /** Undefined if there is no such execution. Resolves after the commit. */
-  apply(key: ExecutionKey, input: Input): Promise<Applied | undefined>
+  /**
+   * Undefined if there is no such execution. Resolves after the commit. While PostgreSQL is down it waits, or throws UNAVAILABLE
+   * if its caller wants an answer.
+   */
+  apply(key: ExecutionKey, input: Input, whenDown?: WhenDown): Promise<Applied | undefined>
   /**
    * Applies one input to everything of a client that is handed over, or whose outcome is unknown. With a session, only while it
    * is the client's current one.
@@ -57,6 +60,10 @@ export interface Ledger {
   /** Claims what the session may have now: inside its window, most urgent first. */
   claim(session: ClaimingSession): Promise<Claimed[]>
   onChange(listener: ChangeListener): void
+  /** Called when PostgreSQL is back: a change whose commit got no answer was told to no `onChange`. */
+  onReturn(listener: () => void): void
+  /** Whether changes wait for PostgreSQL. */
+  failing(): boolean
   stop(): Promise<void>
 }
 
@@ -94,6 +101,7 @@ const MAX_GUARDED_RACES = 3
 export function createLedger(deps: LedgerDeps): Ledger {
   const listeners: ChangeListener[] = []
   const meter = deps.metrics.batcher('ledger')
+  const returnListeners: (() => void)[] = []
   const lanes: Batcher<Job, Outcome>[] = Array.from({ length: LANES }, () =>
     createBatcher<Job, Outcome>({
       run: runLane,
@@ -101,6 +109,9 @@ export function createLedger(deps: LedgerDeps): Ledger {
       whenDown: 'hold',
       meter,
       ...(deps.onDown ? { onDown: deps.onDown } : {}),
+      onUp: () => {
+        for (const listener of returnListeners) listener()
+      },
     }),
   )
   const laneOf = (clientId: string) => lanes[hash(clientId) % LANES] as Batcher<Job, Outcome>
@@ -159,11 +170,14 @@ export function createLedger(deps: LedgerDeps): Ledger {
   }
 
   return {
-    apply: async (key, input) => (await laneOf(key.clientId).add({ kind: 'apply', key, input })).applied,
+    apply: async (key, input, whenDown = 'hold') =>
+      (await laneOf(key.clientId).add({ kind: 'apply', key, input }, whenDown)).applied,
     applyToOpen: async (clientId, input, session) =>
       (await laneOf(clientId).add({ kind: 'open', clientId, input, session })).open ?? [],
     claim: async (session) => (await laneOf(session.clientId).add({ kind: 'claim', session })).claimed ?? [],
     onChange: (listener) => void listeners.push(listener),
+    onReturn: (listener) => void returnListeners.push(listener),
+    failing: () => lanes.some((lane) => lane.failing()),
     stop: async () => {
       await Promise.all(lanes.map((lane) => lane.stop()))
     },

@@ -43,7 +43,9 @@ export function createSweeper(deps: SweeperDeps): Sweeper {
   async function sweep(): Promise<void> {
     await settleDueWork()
     await reviveSessions()
-    if (passes++ % RARELY === 0) {
+    const rarely = passes++ % RARELY === 0
+    if (rarely || deps.sessions.mayHaveLost()) await deps.sessions.endLost()
+    if (rarely) {
       await settleOrphanedClaims()
       await abandonOfDeleted(deps, null)
       await forgetIdempotencyKeys(deps.db, deps.idempotencyKeySeconds, 10_000)

@@ -130,7 +130,8 @@ export function createHttpSessions(deps: HttpSessionsDeps): HttpSessions {
       const current = open.get(clientId)
       if (!current) return deps.sessions.reported(clientId, status)
       const { session } = current
-      await deps.sessions.status(session, { ...status, journalId: status.journalId ?? session.journalId ?? undefined })
+      const journalId = status.journalId ?? session.journalId ?? undefined
+      await deps.sessions.status(session, { ...status, journalId }, 'reject')
       current.heardAt = performance.now()
       await show(current, false)
     },
@@ -139,14 +140,11 @@ export function createHttpSessions(deps: HttpSessionsDeps): HttpSessions {
       const session = deps.sessions.get(clientId)
       const key = { commandId, clientId }
       if (session && of(clientId, session.epoch)) {
-        const has = await deps.ledger.apply(key, {
-          type: 'puback',
-          epoch: session.epoch,
-          attempt: report.attempt ?? null,
-        })
+        const input = { type: 'puback', epoch: session.epoch, attempt: report.attempt ?? null } as const
+        const has = await deps.ledger.apply(key, input, 'reject')
         if (has) session.forwarded.delete(`${commandId} ${has.after.attempt}`)
       }
-      return deps.uplink.report(clientId, commandId, report, session?.journalId ?? null)
+      return deps.uplink.report(clientId, commandId, report, session?.journalId ?? null, 'reject')
     },
 
     start() {

@@ -1,10 +1,10 @@
 import type { Logger } from 'pino'
-import { closeSessions, openSessions, storeReported } from '../../db/clients.ts'
+import { closeSessions, findLostSessions, openSessions, storeReported } from '../../db/clients.ts'
 import type { Db } from '../../db/connect.ts'
 import type { ExecutionState } from '../../db/executions.ts'
 import type { ClientConfig, ClientStatus } from '../../schemas/clients.ts'
 import { AppError } from '../../schemas/errors.ts'
-import { createBatcher } from '../batcher.ts'
+import { createBatcher, type WhenDown } from '../batcher.ts'
 import type { Ledger } from '../executions/ledger.ts'
 import type { Metrics } from '../metrics/metrics.ts'
 import type { Outlet, Transport } from '../transport.ts'
@@ -52,13 +52,21 @@ export interface Sessions {
    */
   open(clientId: string, config: ClientConfig, outlet: Outlet): Promise<Session>
   /** Commits the client's own status; from then on the session speaks for that journal. */
-  status(session: Session, status: ClientStatus): Promise<void>
-  /** Keeps the status of a client that has no session here. */
+  status(session: Session, status: ClientStatus, whenDown: WhenDown): Promise<void>
+  /** Keeps the status of a client that has no session here. Throws UNAVAILABLE while PostgreSQL is down. */
   reported(clientId: string, status: ClientStatus): Promise<void>
   /** Settles what the end of the session decides, then shows the client offline. Call it once all its messages are committed. */
   end(session: Session): Promise<void>
+  /** Whether a login got no answer from PostgreSQL: its session may be in the table, and lives nowhere. */
+  mayHaveLost(): boolean
+  /** Ends what the table calls sessions of this node and no connection has: their clients are shown offline. */
+  endLost(): Promise<void>
+  /** Whether presence waits for PostgreSQL. */
+  failing(): boolean
   stop(): Promise<void>
 }
+
+type Ended = Pick<Session, 'clientId' | 'epoch'>
 
 export interface SessionsDeps {
   db: Db
@@ -75,6 +83,7 @@ export interface SessionsDeps {
 
 export function createSessions(deps: SessionsDeps): Sessions {
   const live = new Map<string, Session>()
+  let lost = false
   const opens = createKeyedLock()
   const opening = createBatcher<string, number | undefined>({
     run: async (clientIds) => {
@@ -85,7 +94,7 @@ export function createSessions(deps: SessionsDeps): Sessions {
     whenDown: 'reject',
     meter: deps.metrics.batcher('session_open'),
   })
-  const closing = createBatcher<Session, string | undefined>({
+  const closing = createBatcher<Ended, string | undefined>({
     run: async (sessions) => {
       const since = await closeSessions(deps.db, sessions)
       return sessions.map((session) => since.get(session.clientId))
@@ -105,7 +114,10 @@ export function createSessions(deps: SessionsDeps): Sessions {
   })
 
   async function openNew(clientId: string, config: ClientConfig, outlet: Outlet): Promise<Session> {
-    const epoch = await opening.add(clientId)
+    const epoch = await opening.add(clientId).catch((error) => {
+      lost = true
+      throw error
+    })
     if (epoch === undefined) throw new AppError('CLIENT_DISABLED', `client ${clientId} is disabled or deleted`)
     const session: Session = {
       clientId,
@@ -132,6 +144,22 @@ export function createSessions(deps: SessionsDeps): Sessions {
     await within(deps.endTimeoutSeconds, older.outlet.close(older, 'another connection of this client takes over'))
   }
 
+  async function showOffline(ended: Ended): Promise<void> {
+    const since = await closing.add(ended)
+    if (live.get(ended.clientId)?.epoch === ended.epoch) live.delete(ended.clientId)
+    if (since !== undefined) await deps.transport.retainPresence(ended.clientId, { state: 'offline', since })
+  }
+
+  /** No login of the client is under way meanwhile: one that is would be taken for lost. */
+  async function endIfLost(found: Ended): Promise<void> {
+    const release = await opens.acquire(found.clientId)
+    try {
+      if (live.get(found.clientId)?.epoch !== found.epoch) await showOffline(found)
+    } finally {
+      release()
+    }
+  }
+
   return {
     get: (clientId) => live.get(clientId),
     all: () => live.values(),
@@ -147,23 +175,29 @@ export function createSessions(deps: SessionsDeps): Sessions {
       }
     },
 
-    async status(session, status) {
-      await reporting.add({ clientId: session.clientId, reported: status })
+    async status(session, status, whenDown) {
+      await reporting.add({ clientId: session.clientId, reported: status }, whenDown)
       session.journalId = status.journalId ?? null
       session.statusSeen = true
     },
 
-    reported: (clientId, status) => reporting.add({ clientId, reported: status }),
+    reported: (clientId, status) => reporting.add({ clientId, reported: status }, 'reject'),
 
     async end(session) {
       session.ending = true
       await deps.dispatchIdle(session)
       await deps.ledger.applyToOpen(session.clientId, { type: 'session-ended', epoch: session.epoch }, null)
-      const since = await closing.add(session)
-      if (live.get(session.clientId) === session) live.delete(session.clientId)
-      if (since !== undefined) await deps.transport.retainPresence(session.clientId, { state: 'offline', since })
+      await showOffline(session)
     },
 
+    mayHaveLost: () => lost,
+    async endLost() {
+      const living = [...live.values()].map(({ epoch }) => epoch)
+      await Promise.all((await findLostSessions(deps.db, deps.node, living)).map(endIfLost))
+      lost = false
+    },
+
+    failing: () => [opening, closing, reporting].some((batcher) => batcher.failing()),
     async stop() {
       await Promise.all([opening.stop(), closing.stop(), reporting.stop()])
     },

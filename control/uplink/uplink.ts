@@ -3,7 +3,7 @@ import type { Db } from '../../db/connect.ts'
 import { insertClientEvents } from '../../db/events.ts'
 import { AppError } from '../../schemas/errors.ts'
 import type { ClientEvent, Report } from '../../schemas/messages.ts'
-import { createBatcher } from '../batcher.ts'
+import { createBatcher, type WhenDown } from '../batcher.ts'
 import type { Applied, Ledger } from '../executions/ledger.ts'
 import type { Metrics } from '../metrics/metrics.ts'
 
@@ -13,8 +13,16 @@ export interface Uplink {
    * A report about an execution. `journalId`: what the session that carried it has published.
    * Throws NOT_FOUND if this client has no such execution: the client is to be told, but nothing waits for it.
    */
-  report(clientId: string, commandId: string, report: Report, journalId: string | null): Promise<Applied>
+  report(
+    clientId: string,
+    commandId: string,
+    report: Report,
+    journalId: string | null,
+    whenDown: WhenDown,
+  ): Promise<Applied>
   event(clientId: string, type: string, event: ClientEvent): Promise<void>
+  /** Whether events wait for PostgreSQL. */
+  failing(): boolean
   stop(): Promise<void>
 }
 
@@ -36,17 +44,18 @@ export function createUplink(deps: {
     meter: deps.metrics.batcher('client_event'),
   })
   return {
-    async report(clientId, commandId, report, journalId) {
+    async report(clientId, commandId, report, journalId, whenDown) {
       deps.passed?.('report-received')
       const known = Uuid.safeParse(commandId).success
       const applied = known
-        ? await deps.ledger.apply({ commandId, clientId }, { type: 'report', report, journalId })
+        ? await deps.ledger.apply({ commandId, clientId }, { type: 'report', report, journalId }, whenDown)
         : undefined
       if (!applied) throw new AppError('NOT_FOUND', `There is no command ${commandId} for client ${clientId}.`)
       deps.passed?.('report-committed')
       return applied
     },
     event: (clientId, type, event) => events.add({ clientId, type, id: event.id, body: event }),
+    failing: () => events.failing(),
     stop: () => events.stop(),
   }
 }

@@ -243,3 +243,13 @@ test('a device event is stored once though it is repeated, and a malformed one i
   await until(() => replies(device).length === answered + 2, 'two replies')
   for (const reply of replies(device).slice(answered)) expect(reply).toMatchObject({ code: 'INVALID_INPUT' })
 })
+
+test("a device's events are stored in the order in which it sent them, whatever their ids", async () => {
+  const ids = Array.from({ length: 12 }, (_, index) => `e${99 - index}`)
+  await Promise.all(ids.map((id) => device.publish(topicOf('events/scan'), { id })))
+  const stored = await server.sql<{ id: string }>(
+    "select client_event_id as id from events where type = 'client.event' and client_id = $1 order by events.id",
+    [device.clientId],
+  )
+  expect(stored.map(({ id }) => id)).toEqual(ids)
+})

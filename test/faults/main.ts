@@ -4,6 +4,7 @@ import { parseArgs } from 'node:util'
 import type { Figures, Scenario } from './scenario.ts'
 import { cancelRaces } from './scenarios/cancel-races.ts'
 import { oracleProved } from './scenarios/oracle-proved.ts'
+import { postgresFreezes, postgresFullDisk, postgresKills, postgresRestarts } from './scenarios/postgres.ts'
 import { serverKills } from './scenarios/server-kills.ts'
 import { twins } from './scenarios/twins.ts'
 
@@ -12,7 +13,16 @@ import { twins } from './scenarios/twins.ts'
  * `--long` for a night, with a results file under docs/faults; `--only a,b`; `--seed n` repeats a run; `--sizes {json}` changes
  * sizes of the form.
  */
-const SCENARIOS: Scenario[] = [serverKills, cancelRaces, twins, oracleProved]
+const SCENARIOS: Scenario[] = [
+  serverKills,
+  postgresRestarts,
+  postgresKills,
+  postgresFreezes,
+  postgresFullDisk,
+  cancelRaces,
+  twins,
+  oracleProved,
+]
 
 const { values } = parseArgs({
   options: {

@@ -35,58 +35,78 @@ export interface Network {
   mend(): void
   /** Bytes are kept back in both directions, connections are accepted and hear nothing. */
   freeze(): void
+  /** What the server asks arrives and is done; what PostgreSQL answers is kept back. */
+  mute(): void
   /** What was kept back arrives. */
   thaw(): void
+  /** The connections that there are hear nothing any more, and nobody tells; new ones are well. */
+  lose(): void
   stop(): Promise<void>
 }
 
 export async function startNetwork(database: TestDatabase): Promise<Network> {
   const target = new URL(database.url)
   const path = `${decodeURIComponent(target.hostname)}/.s.PGSQL.${target.port}`
-  const sockets = new Set<Socket>()
+  const links = new Set<{ near: Socket; far: Socket; lost: boolean }>()
   let cut = false
-  let frozen = false
+  let asksPass = true
+  let answersPass = true
+  const allow = (socket: Socket, pass: boolean): unknown => (pass ? socket.resume() : socket.pause())
+  const adjust = (): void => {
+    for (const { near, far, lost } of links) {
+      allow(near, asksPass && !lost)
+      allow(far, answersPass && !lost)
+    }
+  }
   const server = createServer((near) => {
     if (cut) return near.destroy()
     const far = openSocket({ path })
+    const link = { near, far, lost: false }
+    links.add(link)
     for (const [socket, other] of [
       [near, far],
       [far, near],
     ] as const) {
-      sockets.add(socket)
       socket.on('data', (chunk) => other.write(chunk))
-      if (frozen) socket.pause()
       socket.on('error', () => undefined)
       socket.on('close', () => {
-        sockets.delete(socket)
+        links.delete(link)
         other.end()
       })
     }
+    adjust()
   })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   const url = new URL(database.url)
   url.hostname = '127.0.0.1'
   url.port = String((server.address() as AddressInfo).port)
+  const pass = (asks: boolean, answers: boolean) => () => {
+    asksPass = asks
+    answersPass = answers
+    adjust()
+  }
+  const destroyAll = (): void => {
+    for (const { near, far } of links) for (const socket of [near, far]) socket.destroy()
+  }
   return {
     url: url.href,
     cut() {
       cut = true
-      for (const socket of sockets) socket.destroy()
+      destroyAll()
     },
     mend() {
       cut = false
     },
-    freeze() {
-      frozen = true
-      for (const socket of sockets) socket.pause()
-    },
-    thaw() {
-      frozen = false
-      for (const socket of sockets) socket.resume()
+    freeze: pass(false, false),
+    mute: pass(true, false),
+    thaw: pass(true, true),
+    lose() {
+      for (const link of links) link.lost = true
+      adjust()
     },
     async stop() {
-      for (const socket of sockets) socket.destroy()
+      destroyAll()
       server.close()
       await once(server, 'close')
     },
