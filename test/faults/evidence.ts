@@ -29,7 +29,7 @@ export async function judgeStand(
   return { executions: evidence.executions.length, effects: evidence.effects.length, unknown }
 }
 
-export async function gather(stand: Stand, { load, plain = [], devices }: Seen): Promise<Evidence> {
+async function gather(stand: Stand, { load, plain = [], devices }: Seen): Promise<Evidence> {
   const folder = join(stand.directory, 'devices')
   const files = readdirSync(folder)
   return {

@@ -10,7 +10,7 @@ import { createRows, type Transit } from './rows.ts'
 import type { Actor } from './steps.ts'
 import { ATTEMPTS, type Bounds, firstWorld, keyOf, type Model, type World } from './world.ts'
 
-export interface Violation {
+interface Violation {
   invariant: string
   /** The shortest way there. */
   trace: string[]

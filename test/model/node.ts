@@ -30,7 +30,7 @@ interface Committed {
 }
 
 /** One job of the ledger: a change that needs the client's current session is not stored without it. */
-export function commit(world: World, { rows }: Model, input: Input, guardEpoch = 0): Committed | undefined {
+function commit(world: World, { rows }: Model, input: Input, guardEpoch = 0): Committed | undefined {
   const move = rows.apply(world.row, world.expired, input)
   if (guardEpoch !== 0 && move.stored && world.sessionEpoch !== guardEpoch) return undefined
   return { world: { ...world, row: move.row, expired: move.expired }, move }

@@ -4,7 +4,7 @@ import { startServer, type TestServer } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
 /** DATABASE_TIMEOUT_SECONDS of these tests. */
-export const TIMEOUT_SECONDS = 1
+const TIMEOUT_SECONDS = 1
 /** An answer comes within the time limit and this. */
 export const IN_TIME_MS = TIMEOUT_SECONDS * 1000 + 600
 
