@@ -3,7 +3,9 @@ import { cpus, totalmem } from 'node:os'
 import { parseArgs } from 'node:util'
 import type { Figures, Scenario } from './scenario.ts'
 import { cancelRaces } from './scenarios/cancel-races.ts'
+import { frozenAgents } from './scenarios/frozen-agents.ts'
 import { oracleProved } from './scenarios/oracle-proved.ts'
+import { restartStorm } from './scenarios/restart-storm.ts'
 import { serverKills } from './scenarios/server-kills.ts'
 import { twins } from './scenarios/twins.ts'
 
@@ -12,7 +14,7 @@ import { twins } from './scenarios/twins.ts'
  * `--long` for a night, with a results file under docs/faults; `--only a,b`; `--seed n` repeats a run; `--sizes {json}` changes
  * sizes of the form.
  */
-const SCENARIOS: Scenario[] = [serverKills, cancelRaces, twins, oracleProved]
+const SCENARIOS: Scenario[] = [serverKills, cancelRaces, twins, restartStorm, frozenAgents, oracleProved]
 
 const { values } = parseArgs({
   options: {
