@@ -3,8 +3,10 @@ import { cpus, totalmem } from 'node:os'
 import { parseArgs } from 'node:util'
 import type { Figures, Scenario } from './scenario.ts'
 import { cancelRaces } from './scenarios/cancel-races.ts'
+import { frozenAgents } from './scenarios/frozen-agents.ts'
 import { oracleProved } from './scenarios/oracle-proved.ts'
 import { postgresFreezes, postgresFullDisk, postgresKills, postgresRestarts } from './scenarios/postgres.ts'
+import { restartStorm } from './scenarios/restart-storm.ts'
 import { serverKills } from './scenarios/server-kills.ts'
 import { twins } from './scenarios/twins.ts'
 
@@ -21,6 +23,8 @@ const SCENARIOS: Scenario[] = [
   postgresFullDisk,
   cancelRaces,
   twins,
+  restartStorm,
+  frozenAgents,
   oracleProved,
 ]
 
