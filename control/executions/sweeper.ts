@@ -2,6 +2,8 @@ import type { Logger } from 'pino'
 import type { Db } from '../../db/connect.ts'
 import { forgetIdempotencyKeys, forgetPreviews } from '../../db/new-commands.ts'
 import { findDueExecutions, findNeglectedSessions, findOrphanedClaims } from '../../db/overdue-executions.ts'
+import { forgetUsage } from '../../db/quotas.ts'
+import { forgetSecurityEvents } from '../../db/security-events.ts'
 import { abandonOfDeleted } from '../clients/manage-clients.ts'
 import { type Clock, createClock } from '../clock.ts'
 import type { Sessions } from '../sessions/sessions.ts'
@@ -24,6 +26,7 @@ export interface SweeperDeps {
   transport: Transport
   intervalSeconds: number
   idempotencyKeySeconds: number
+  securityEventSeconds: number
 }
 
 const BATCH = 500
@@ -43,6 +46,8 @@ export function createSweeper(deps: SweeperDeps): Sweeper {
       await abandonOfDeleted(deps, null)
       await forgetIdempotencyKeys(deps.db, deps.idempotencyKeySeconds, 10_000)
       await forgetPreviews(deps.db, PREVIEW_SECONDS)
+      await forgetSecurityEvents(deps.db, deps.securityEventSeconds, 10_000)
+      await forgetUsage(deps.db)
     }
   }
 

