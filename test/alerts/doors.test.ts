@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Alert } from '../../schemas/alerts.ts'
-import { createPrincipal, expectProblem, readAll } from '../api/support.ts'
+import { createPrincipal, expectProblem, grantEverything, readAll } from '../api/support.ts'
 import { command, register } from '../broker/support/scene.ts'
 import { cliFor } from '../cli/support/run.ts'
 import { createOwnServer, type TestDatabase } from '../support/database.ts'
