@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { sql } from 'kysely'
-import { type Logger, pino } from 'pino'
+import { type DestinationStream, type Logger, pino } from 'pino'
 import type { HealthChecks } from './api/routes/health.ts'
 import { type Api, createApi } from './api/server.ts'
 import { type Broker, createBroker } from './broker/broker.ts'
@@ -13,6 +13,7 @@ import { type ConnectOptions, connectDatabase, type Db } from './db/connect.ts'
 import { startEmbeddedPostgres } from './db/embedded-postgres.ts'
 import { feedLagSeconds } from './db/events.ts'
 import { migrate } from './db/migrate.ts'
+import { withoutSecrets } from './schemas/secrets.ts'
 import { plainHost, type Settings } from './schemas/settings.ts'
 
 export interface Overrides {
@@ -44,7 +45,7 @@ export interface App {
 
 /** The composition root: builds everything once, and alone knows everything. */
 export function createApp(settings: Settings, overrides: Overrides = {}): App {
-  const log = overrides.log ?? pino({ level: settings.LOG_LEVEL }, pino.destination(2))
+  const log = overrides.log ?? createLog(settings.LOG_LEVEL, pino.destination(2))
   const started = new AsyncDisposableStack()
 
   async function start(): Promise<Addresses> {
@@ -132,7 +133,11 @@ const healthChecks = ({ db, writes }: Control, settings: Settings): HealthChecks
   },
 })
 
-const quietLog = (): Logger => pino({ level: 'error' }, pino.destination(2))
+const quietLog = (): Logger => createLog('error', pino.destination(2))
+
+/** No line has a key or a token, whatever it quotes. */
+export const createLog = (level: string, destination: DestinationStream): Logger =>
+  pino({ level, hooks: { streamWrite: withoutSecrets } }, destination)
 
 async function openDatabase(
   settings: Settings,

@@ -2,7 +2,8 @@ import { STATUS_CODES } from 'node:http'
 import type { Context, Next } from 'koa'
 import type { Logger } from 'pino'
 import { asAppError } from '../control/as-app-error.ts'
-import { AppError, ERROR_STATUS } from '../schemas/errors.ts'
+import { AppError, ERROR_STATUS, LimitError } from '../schemas/errors.ts'
+import { rateLimitHeaders } from './rate-limit.ts'
 
 /** What the router leaves: no such path, or not with this method (its Allow header says which). */
 const NO_ROUTE = [404, 405, 501]
@@ -24,7 +25,8 @@ export function problems(log: Logger) {
   }
 }
 
-function answer(ctx: Context, { code, message, faults, extensions }: AppError): void {
+function answer(ctx: Context, problem: AppError): void {
+  const { code, message, faults, extensions } = problem
   const status = ERROR_STATUS[code]
   ctx.status = status
   ctx.body = {
@@ -39,5 +41,9 @@ function answer(ctx: Context, { code, message, faults, extensions }: AppError): 
   }
   ctx.type = 'application/problem+json'
   if (status === 401) ctx.set('WWW-Authenticate', 'Bearer')
-  if (status === 429 || status === 503) ctx.set('Retry-After', '1')
+  if (status === 503) ctx.set('Retry-After', '1')
+  if (problem instanceof LimitError) {
+    ctx.set('Retry-After', String(problem.retryAfterSeconds))
+    ctx.set(rateLimitHeaders(problem.limits))
+  }
 }

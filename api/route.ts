@@ -1,25 +1,26 @@
 import Router from '@koa/router'
 import type { Context } from 'koa'
 import type { z } from 'zod'
-import type { Authenticator, ClientCredential } from '../control/access/authenticate.ts'
+import { type Actor, plainAddress } from '../control/access/actor.ts'
+import type { ClientCredential } from '../control/access/authenticate.ts'
 import { authorize, type Permission } from '../control/access/permissions.ts'
-import type { Refusals } from '../control/alerts/refusals.ts'
+import type { Control } from '../control/control.ts'
 import { AppError, invalidInput } from '../schemas/errors.ts'
 import { jsonFault } from '../schemas/json.ts'
-import type { Principal } from '../schemas/principals.ts'
 
 /** What a handler gets: parsed and authorised. */
 export interface RouteInput<Params, Query, Body> {
   params: Params
   query: Query
   body: Body
-  principal: Principal
+  /** Who asks; not where the permission is `client`. */
+  actor: Actor
   /** Only where the permission is `client`. */
   client: ClientCredential
   /** Header values by lower-case name. */
   header(name: string): string | undefined
-  /** Aborted when the caller is gone or the server stops. */
-  gone: AbortSignal
+  /** Aborted when the caller is gone, its token ends or the server stops. Only who waits or streams asks for it. */
+  readonly gone: AbortSignal
 }
 
 export interface Reply {
@@ -63,32 +64,26 @@ export function route<
   return definition as Route
 }
 
-/** What a request's secret is judged by. */
-export type Login = Pick<MountOptions, 'authenticator' | 'refusals'>
+/** What a request is let in by, or not. */
+export type Admission = Pick<Control, 'authenticator' | 'loginThrottle' | 'refusals' | 'securityLog'>
 
 export interface MountOptions {
-  authenticator: Authenticator
-  refusals: Refusals
+  control: Admission & Pick<Control, 'logins'>
   /** Streams and waits end when the server stops. */
   stopping: AbortSignal
   /** In tests: an answer that is not as declared is a 500. */
   checkResponses: boolean
 }
 
+type Caller = { actor: Actor } | { client: ClientCredential }
+
 /** Each request: authenticate, authorise, parse, call, answer. */
 export function mount(routes: Route[], options: MountOptions): Router {
   const router = new Router({ prefix: '/api' })
   for (const item of routes) {
     router[item.method](item.path, async (ctx: Context & { params: Record<string, string> }) => {
-      const caller = await authenticate(ctx, item.permission, options)
-      const reply = await item.handle({
-        ...caller,
-        params: parseParams(item.params, ctx.params),
-        query: parse(item.query, ctx.query, 'query'),
-        body: parseBody(item, ctx),
-        header: (name) => ctx.headers[name]?.toString(),
-        gone: AbortSignal.any([goneSignal(ctx), options.stopping]),
-      } as RouteInput<unknown, unknown, unknown>)
+      const caller = await admit(ctx, item.permission, options.control)
+      const reply = await answered(ctx, item, caller, options)
       if (options.checkResponses) checkResponse(item, reply)
       ctx.status = reply.status
       for (const [name, value] of Object.entries(reply.headers ?? {})) ctx.set(name, value)
@@ -98,33 +93,80 @@ export function mount(routes: Route[], options: MountOptions): Router {
   return router
 }
 
-/** Who calls, if they may. Throws UNAUTHORIZED, FORBIDDEN. */
-export async function authenticate(
+async function answered(
+  ctx: Context & { params: Record<string, string> },
+  item: Route,
+  caller: Caller,
+  { control, stopping }: MountOptions,
+): Promise<Reply> {
+  try {
+    return await item.handle({
+      ...caller,
+      params: parseParams(item.params, ctx.params),
+      query: parse(item.query, ctx.query, 'query'),
+      body: parseBody(item, ctx),
+      header: (name) => ctx.headers[name]?.toString(),
+      get gone() {
+        return AbortSignal.any([goneSignal(ctx, caller, control.logins), stopping])
+      },
+    } as RouteInput<unknown, unknown, unknown>)
+  } catch (error) {
+    noteForbidden(ctx, caller, control, error)
+    throw error
+  }
+}
+
+/** Who calls, if they may. Throws UNAUTHORIZED, RATE_LIMIT, CLIENT_DISABLED, FORBIDDEN. */
+export async function admit(ctx: Context, permission: Route['permission'], control: Admission): Promise<Caller> {
+  const caller = await authenticate(ctx, permission, control)
+  try {
+    if ('actor' in caller) authorize(caller.actor.principal, permission as Permission)
+  } catch (error) {
+    noteForbidden(ctx, caller, control, error)
+    throw error
+  }
+  return caller
+}
+
+const FORBIDDEN = ['FORBIDDEN', 'ACTION_NOT_ALLOWED']
+
+function noteForbidden(ctx: Context, caller: Caller, { securityLog }: Admission, error: unknown): void {
+  if (!(error instanceof AppError) || !FORBIDDEN.includes(error.code)) return
+  const subject = 'actor' in caller ? caller.actor.principal.name : caller.client.id
+  const who = 'actor' in caller ? { principal: subject } : { clientId: subject }
+  const detail = `${ctx.method} ${ctx.path}: ${error.message}`
+  securityLog.note({ kind: 'forbidden_action', subject, ...who, address: addressOf(ctx), detail })
+}
+
+const addressOf = (ctx: Context): string => plainAddress(ctx.req.socket.remoteAddress)
+
+/** A wrong secret is a failure of its address; a right one is let in whatever went before. */
+async function authenticate(
   ctx: Context,
   permission: Route['permission'],
-  { authenticator, refusals }: Login,
-): Promise<{ principal: Principal } | { client: ClientCredential }> {
+  { authenticator, loginThrottle, refusals, securityLog }: Admission,
+): Promise<Caller> {
   const secret = /^Bearer +(\S+)$/i.exec(ctx.get('authorization'))?.[1]
-  if (permission === 'client') {
-    const client = secret?.startsWith('sbk_') ? await authenticator.clientByKey(secret) : undefined
-    if (!client) throw unauthorized(secret, 'client key', 'sbk_…')
-    if (client.disabled) {
+  const [what, form] = permission === 'client' ? ['client key', 'sbk_'] : ['API token', 'sbt_']
+  if (secret === undefined) throw unauthorized(`Give your ${what}: Authorization: Bearer ${form}…`)
+  const address = addressOf(ctx)
+  if (!secret.startsWith(form)) {
+    securityLog.note({ kind: 'bad_key', subject: address, address, detail: `no ${what} at ${ctx.method} ${ctx.path}` })
+  } else if (permission === 'client') {
+    const client = await authenticator.clientByKey(secret, address)
+    if (client?.disabled) {
       refusals.login(client.id, `client ${client.id} is disabled`)
       throw new AppError('CLIENT_DISABLED', `Client ${client.id} is disabled.`)
     }
-    return { client }
+    if (client) return { client }
+  } else {
+    const principal = await authenticator.principal(secret, address)
+    if (principal) return { actor: { principal, address, requestId: ctx.state.requestId } }
   }
-  const principal = secret?.startsWith('sbt_') ? await authenticator.principal(secret) : undefined
-  if (!principal) throw unauthorized(secret, 'API token', 'sbt_…')
-  authorize(principal, permission)
-  return { principal }
+  throw (await loginThrottle.failed(address)) ?? unauthorized(`The ${what} is not valid.`)
 }
 
-const unauthorized = (secret: string | undefined, what: string, form: string): AppError =>
-  new AppError(
-    'UNAUTHORIZED',
-    secret ? `The ${what} is not valid.` : `Give your ${what}: Authorization: Bearer ${form}`,
-  )
+const unauthorized = (message: string): AppError => new AppError('UNAUTHORIZED', message)
 
 function parse(schema: z.ZodType | undefined, value: unknown, at: string): unknown {
   if (!schema) return undefined
@@ -153,9 +195,15 @@ function parseBody(item: Route, ctx: Context): unknown {
   return parse(item.body, body, 'body')
 }
 
-function goneSignal(ctx: Context): AbortSignal {
+function goneSignal(ctx: Context, caller: Caller, logins: Control['logins']): AbortSignal {
+  // Whoever left during the login is gone already, and nothing would say so any more.
+  if (ctx.res.closed) return AbortSignal.abort()
   const controller = new AbortController()
-  ctx.res.once('close', () => controller.abort())
+  const unwatch = 'actor' in caller ? logins.watch(caller.actor.principal, () => controller.abort()) : () => undefined
+  ctx.res.once('close', () => {
+    unwatch()
+    controller.abort()
+  })
   return controller.signal
 }
 

@@ -13,6 +13,7 @@ import { mount, type Route } from './route.ts'
 import { accessRoutes } from './routes/access.ts'
 import { actionRoutes } from './routes/actions.ts'
 import { alertRoutes } from './routes/alerts.ts'
+import { auditRoutes } from './routes/audit.ts'
 import { clientRoutes } from './routes/clients.ts'
 import { commandRoutes } from './routes/commands.ts'
 import { eventRoutes } from './routes/events.ts'
@@ -44,6 +45,7 @@ export const apiRoutes = (control: Control): Route[] => [
   ...httpAgentRoutes(control),
   ...accessRoutes(control),
   ...alertRoutes(control),
+  ...auditRoutes(control),
 ]
 
 /** HTTP in: Koa with the routes of ./routes. */
@@ -66,8 +68,7 @@ export function createApi({ control, log, health, checkResponses }: ApiDeps): Ap
   koa.use(metricsRoutes(control.metrics, settings.METRICS_LOGIN ? control : undefined).routes())
   koa.use(jsonBody(settings.HTTP_MAX_BODY_BYTES))
   const router = mount(apiRoutes(control), {
-    authenticator: control.authenticator,
-    refusals: control.refusals,
+    control,
     stopping: stopping.signal,
     checkResponses,
   })

@@ -1,13 +1,14 @@
+import type { AuthenticatedPrincipal } from '../control/access/actor.ts'
+import type { Noticed } from '../control/access/security-log.ts'
 import type { ClientConfig } from '../schemas/clients.ts'
 import { Id } from '../schemas/ids.ts'
-import type { Principal } from '../schemas/principals.ts'
 import { COMMAND_TOPICS, type ParsedTopic, parseTopic } from '../schemas/topics.ts'
 
 /** Who a connection belongs to. A report connection (`{clientId}~{suffix}`) only publishes reports and events. */
 export type Login =
-  | { kind: 'client'; clientId: string; config: ClientConfig }
-  | { kind: 'report'; clientId: string }
-  | { kind: 'principal'; principal: Principal }
+  | { kind: 'client'; clientId: string; keyHash: Buffer; config: ClientConfig }
+  | { kind: 'report'; clientId: string; keyHash: Buffer }
+  | { kind: 'principal'; principal: AuthenticatedPrincipal }
 
 /** No U+0000 [MQTT-1.5.3-2], and no U+FFFD, which is what bytes that are no UTF-8 are read as [MQTT-1.5.3-1]. */
 export const isText = (value: string): boolean => !value.includes('\u0000') && !value.includes('\ufffd')
@@ -22,6 +23,13 @@ export function mayPublish(login: Login, root: string, topic: string): ParsedTop
   if (login.kind === 'report' && parsed.name === 'clientStatus') return 'a report connection has no status of its own'
   if (parsed.params.type !== undefined && !Id.safeParse(parsed.params.type).success) return 'its event type is no id'
   return parsed
+}
+
+/** A publish that was refused, as a security event. */
+export function forbiddenTopic(login: Login, address: string, detail: string): Noticed {
+  const kind = 'forbidden_topic'
+  if (login.kind !== 'principal') return { kind, subject: login.clientId, clientId: login.clientId, address, detail }
+  return { kind, subject: login.principal.name, principal: login.principal.name, address, detail }
 }
 
 /** The QoS that is granted, or why the subscription is refused. `zones`: those that the client is in. */

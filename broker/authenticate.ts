@@ -1,12 +1,14 @@
 import type { Aedes, Client } from 'aedes'
 import type { Logger } from 'pino'
+import type { AuthenticatedPrincipal } from '../control/access/actor.ts'
+import type { Noticed } from '../control/access/security-log.ts'
 import type { Control } from '../control/control.ts'
 import { createKeyedLock } from '../control/sessions/keyed-lock.ts'
 import type { Outlet } from '../control/transport.ts'
 import { AppError } from '../schemas/errors.ts'
 import type { Settings } from '../schemas/settings.ts'
 import { buildTopic } from '../schemas/topics.ts'
-import { isText, type Login, mayPublish } from './access.ts'
+import { forbiddenTopic, isText, type Login, mayPublish } from './access.ts'
 import { askForQos1AtMost, noDuplicates } from './aedes-internals.ts'
 import type { Connection, Connections } from './connections.ts'
 
@@ -71,7 +73,7 @@ export function createAuthentication(deps: AuthenticateDeps) {
   ): Promise<void> {
     const connection = connections.of(client)
     const login = await identify(connection, username, password?.toString())
-    checkWill(login, connection.willTopic)
+    checkWill(connection, login)
     // One connection per client id at a time from here until it is ready or gone: without it two may live at once.
     connection.release = await locks.acquire(client.id)
     client.conn.once('close', connection.release)
@@ -93,26 +95,41 @@ export function createAuthentication(deps: AuthenticateDeps) {
   ): Promise<Login> {
     if (connection.emptyClientId) throw new Refusal(2, 'an empty client id needs clean session [MQTT-3.1.3-8]')
     if (!username || !password) throw new Refusal(4, 'anonymous: give user name and password')
+    const { ip } = connection
     const id = connection.client.id
     if (!isText(id) || !isText(username)) throw new Refusal(2, 'client id or user name with U+0000 or no UTF-8')
     if (password.startsWith('sbt_')) {
-      const principal = await control.authenticator.principal(password)
-      if (!principal || principal.name !== username) throw new Refusal(4, `no such token for principal ${username}`)
-      if (await control.authenticator.clientExists(id)) throw new Refusal(5, `client id ${id} belongs to a client`)
+      const principal = await control.authenticator.principal(password, ip, username)
+      if (!principal) throw new Refusal(4, `no such token for principal ${username}`)
+      if (await control.authenticator.clientExists(id)) {
+        noteForeign({ subject: username, principal: username, address: ip }, id)
+        throw new Refusal(5, `client id ${id} belongs to a client`)
+      }
       return { kind: 'principal', principal }
     }
-    const credential = await control.authenticator.client(username, password)
+    const credential = await control.authenticator.client(username, password, ip)
     if (!credential) throw new Refusal(4, `bad key for client ${username}`)
     if (credential.disabled) throw new Refusal(5, `client ${username} is disabled`)
-    if (id === username) return { kind: 'client', clientId: username, config: credential.config }
-    if (id.startsWith(`${username}~`) && id.length > username.length + 1) return { kind: 'report', clientId: username }
+    const { keyHash, config } = credential
+    if (id === username) return { kind: 'client', clientId: username, keyHash, config }
+    if (id.startsWith(`${username}~`) && id.length > username.length + 1) {
+      return { kind: 'report', clientId: username, keyHash }
+    }
+    noteForeign({ subject: username, clientId: username, address: ip }, id)
     throw new Refusal(5, `client id ${id} is not ${username}'s`)
   }
 
-  function checkWill(login: Login, willTopic: string | undefined): void {
+  function noteForeign(who: Pick<Noticed, 'subject' | 'principal' | 'clientId' | 'address'>, id: string): void {
+    control.securityLog.note({ kind: 'foreign_client_id', ...who, detail: `connected as ${id}` })
+  }
+
+  function checkWill({ willTopic, ip }: Connection, login: Login): void {
     if (willTopic === undefined) return
     const allowed = login.kind === 'report' ? 'a report connection has no will' : mayPublish(login, root, willTopic)
-    if (typeof allowed === 'string') throw new Refusal(5, `will on ${willTopic}: ${allowed}`)
+    if (typeof allowed !== 'string') return
+    const reason = `will on ${willTopic}: ${allowed}`
+    control.securityLog.note(forbiddenTopic(login, ip, reason))
+    throw new Refusal(5, reason)
   }
 
   /**
@@ -139,8 +156,22 @@ export function createAuthentication(deps: AuthenticateDeps) {
       connections.loggedIn(connection)
     } else {
       connections.loggedIn(connection)
-      client.conn.once('close', () => connections.remove(connection))
+      const unwatch = login.kind === 'principal' ? endWithToken(connection, login.principal) : () => undefined
+      client.conn.once('close', () => {
+        unwatch()
+        connections.remove(connection)
+      })
     }
+  }
+
+  function endWithToken({ client }: Connection, principal: AuthenticatedPrincipal): () => void {
+    return control.logins.watch(principal, (why) => {
+      deps.log.info(
+        { principal: principal.name, connection: client.id, reason: why },
+        'connection closed by the server',
+      )
+      client.close()
+    })
   }
 
   async function endSession(connection: Connection, opening: Promise<unknown>): Promise<void> {

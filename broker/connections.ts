@@ -1,4 +1,5 @@
 import type { Client } from 'aedes'
+import { plainAddress } from '../control/access/actor.ts'
 import type { Session } from '../control/sessions/sessions.ts'
 import type { Login } from './access.ts'
 import type { AedesClient } from './aedes-internals.ts'
@@ -7,7 +8,9 @@ import { createPacketIds, type PacketIds } from './packet-ids.ts'
 /** What the broker knows of one MQTT connection, from its CONNECT to the end of its session. */
 export interface Connection {
   client: AedesClient
+  /** With the port, for the log. */
   address: string
+  ip: string
   /** Set in `preConnect`. */
   willTopic: string | undefined
   emptyClientId: boolean
@@ -59,7 +62,7 @@ export function createConnections(): Connections {
       const { promise: unregistered, resolve: markUnregistered } = Promise.withResolvers<void>()
       const connection: Connection = {
         client: client as AedesClient,
-        address: remoteAddress(client),
+        ...remoteAddress(client),
         willTopic: undefined,
         emptyClientId: false,
         login: undefined,
@@ -88,7 +91,8 @@ export function createConnections(): Connections {
   }
 }
 
-function remoteAddress(client: Client): string {
+function remoteAddress(client: Client): { address: string; ip: string } {
   const socket = (client.req?.socket ?? client.conn) as { remoteAddress?: string; remotePort?: number }
-  return `${socket.remoteAddress ?? '?'}:${socket.remotePort ?? '?'}`
+  const ip = plainAddress(socket.remoteAddress)
+  return { address: `${ip}:${socket.remotePort ?? '?'}`, ip }
 }

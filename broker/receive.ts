@@ -7,7 +7,7 @@ import { jsonFault } from '../schemas/json.ts'
 import { ClientEvent, Report } from '../schemas/messages.ts'
 import type { Settings } from '../schemas/settings.ts'
 import type { ParsedTopic, TopicName } from '../schemas/topics.ts'
-import { mayPublish } from './access.ts'
+import { forbiddenTopic, mayPublish } from './access.ts'
 import { readOn } from './aedes-internals.ts'
 import type { Connection } from './connections.ts'
 
@@ -57,7 +57,11 @@ export function createReceiver(deps: { settings: Settings; log: Logger; control:
     if (!login) throw new Error('publish before the login')
     if (packet.qos === 2) throw new Error(`publish to ${packet.topic} at QoS 2: use QoS 1, commands have ids`)
     const topic = mayPublish(login, settings.MQTT_TOPIC_ROOT, packet.topic)
-    if (typeof topic === 'string') throw new Error(`publish to ${packet.topic}: ${topic}`)
+    if (typeof topic === 'string') {
+      const reason = `publish to ${packet.topic}: ${topic}`
+      control.securityLog.note(forbiddenTopic(login, connection.ip, reason))
+      throw new Error(reason)
+    }
     // Only the status is retained, and always: a report kept by the broker would be taken for news by whoever subscribes later.
     packet.retain = topic.spec.retain
     const work = handle(connection, topic, packet)

@@ -121,9 +121,11 @@ export function createTransport(deps: {
       await publish('clientConfig', { clientId }, Buffer.alloc(0), nothing)
     },
 
-    disconnect(clientId, why) {
+    disconnect(clientId, why, keyHash) {
       for (const connection of connections.ofClient(clientId)) {
-        if (connection.client.closed) continue
+        const { login } = connection
+        if (connection.client.closed || !login || login.kind === 'principal') continue
+        if (keyHash && !keyHash.equals(login.keyHash)) continue
         deps.log.info({ clientId, connection: connection.client.id, reason: why }, 'client disconnected by the server')
         connection.client.close()
       }

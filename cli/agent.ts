@@ -2,6 +2,7 @@ import { resolve } from 'node:path'
 import { pino } from 'pino'
 import { Agent } from '../agent/agent.ts'
 import { builtinHandlers } from '../agent/builtin-handlers.ts'
+import { withoutSecrets } from '../schemas/secrets.ts'
 import { agentKeyFromEnvironment } from './settings.ts'
 
 export interface AgentCommandOptions {
@@ -17,7 +18,7 @@ export interface AgentCommandOptions {
 export async function runAgent(options: AgentCommandOptions): Promise<void> {
   const clientKey = options.key ?? agentKeyFromEnvironment()
   if (!clientKey) return fail('give the client key: --key, or better SIGNALBOX_CLIENT_KEY, which no process list shows')
-  const log = pino({ level: 'info' }, pino.destination(2))
+  const log = pino({ level: 'info', hooks: { streamWrite: withoutSecrets } }, pino.destination(2))
   let agent: Agent
   try {
     agent = new Agent({

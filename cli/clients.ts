@@ -109,10 +109,15 @@ export function addClients(program: Command): void {
     })
   }
 
-  onApi(
-    clients.command('rotate-key').description('a new key; the old one stops working at once').argument('<id>'),
-    async ({ api, out }, _, id) => {
-      const rotated = await api<{ clientKey: string }>('POST', path`/clients/${id}/rotate-key`)
+  onApi<{ grace?: number }>(
+    clients
+      .command('rotate-key')
+      .description('a new key; the old one stops working at once, or after a grace')
+      .argument('<id>')
+      .option('--grace <seconds>', 'how long both keys work', within(0, 2_592_000)),
+    async ({ api, out }, { grace }, id) => {
+      const body = grace === undefined ? undefined : { graceSeconds: grace }
+      const rotated = await api<{ clientKey: string }>('POST', path`/clients/${id}/rotate-key`, body)
       out.show(rotated, () => `key of ${id}, shown only now: ${rotated.clientKey}`)
     },
   )

@@ -2,9 +2,11 @@ import { Command } from 'commander'
 import { addActions } from './actions.ts'
 import { addAlerts } from './alerts.ts'
 import { addApiOptions } from './api-command.ts'
+import { addAudit } from './audit.ts'
 import { addClients } from './clients.ts'
 import { addCommands } from './commands.ts'
 import { addCompletion } from './completion.ts'
+import { addPrincipals } from './principals.ts'
 import { addSend } from './send.ts'
 import { addSimulate } from './simulate.ts'
 import { addTokens } from './tokens.ts'
@@ -33,7 +35,9 @@ export function createProgram(): Command {
   addCommands(program)
   addClients(program)
   addZones(program)
+  addPrincipals(program)
   addTokens(program)
+  addAudit(program)
   addActions(program)
   addAlerts(program)
   addDeviceCommands(program)

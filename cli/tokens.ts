@@ -5,7 +5,7 @@ import { limitOption, onApi } from './api-command.ts'
 import { table } from './output.ts'
 
 export function addTokens(program: Command): void {
-  const tokens = program.command('tokens').description('principals, who may call the API, and their tokens')
+  const tokens = program.command('tokens').description('what principals call the API with')
 
   onApi<{ limit: number }>(
     tokens
@@ -16,26 +16,16 @@ export function addTokens(program: Command): void {
       const list = await readList<Token>(api, '/tokens', {}, limit)
       out.show(list, () =>
         table(
-          ['id', 'principal', 'name', 'created', 'expires'],
-          list.items.map((one) => [one.id, one.principal, one.name, one.createdAt, one.expiresAt ?? 'never']),
+          ['id', 'principal', 'name', 'created', 'expires', 'last used'],
+          list.items.map((one) => [
+            one.id,
+            one.principal,
+            one.name,
+            one.createdAt,
+            one.expiresAt ?? 'never',
+            one.lastUsedAt ?? 'never',
+          ]),
           'no tokens',
-        ),
-      )
-    },
-  )
-
-  onApi<{ limit: number }>(
-    tokens
-      .command('principals')
-      .description('who may call the API')
-      .option(...limitOption),
-    async ({ api, out }, { limit }) => {
-      const list = await readList<ListedPrincipal>(api, '/principals', {}, limit)
-      out.show(list, () =>
-        table(
-          ['id', 'name', 'role', 'created'],
-          list.items.map((one) => [one.id, one.name, one.role, one.createdAt]),
-          'no principals',
         ),
       )
     },

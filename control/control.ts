@@ -1,9 +1,16 @@
 import type { Logger } from 'pino'
+import { type RateLimiterAbstract, RateLimiterMemory } from 'rate-limiter-flexible'
 import { listRetained } from '../db/clients.ts'
 import type { Db } from '../db/connect.ts'
+import { checkTimeZone } from '../db/quotas.ts'
 import { isSettled } from '../schemas/executions.ts'
 import type { Settings } from '../schemas/settings.ts'
 import { type Authenticator, createAuthenticator } from './access/authenticate.ts'
+import { createLoginThrottle, type LoginThrottle } from './access/login-throttle.ts'
+import { createLogins, type Logins } from './access/logins.ts'
+import { MINUTE_SECONDS } from './access/minute-limits.ts'
+import { createSecurityLog, type SecurityLog } from './access/security-log.ts'
+import { createTokenUse } from './access/token-use.ts'
 import { type Actions, createActions } from './actions/actions.ts'
 import { createAlertFollower } from './alerts/follower.ts'
 import { createRefusals, type Refusals } from './alerts/refusals.ts'
@@ -36,6 +43,10 @@ export interface Control {
   sessions: Sessions
   authenticator: Authenticator
   refusals: Refusals
+  securityLog: SecurityLog
+  logins: Logins
+  loginThrottle: LoginThrottle
+  minuteCounter: RateLimiterAbstract
   actions: Actions
   watch: Watch
   uplink: Uplink
@@ -115,6 +126,23 @@ export function createControl(deps: ControlDeps): Control {
     pingTimeoutSeconds: settings.HTTP_PING_TIMEOUT_SECONDS,
   })
   const commandInserts = createCommandInserts(db, settings, metrics)
+  const securityLog = createSecurityLog({
+    db,
+    log,
+    metrics,
+    subjectsPerMinute: settings.SECURITY_EVENT_SUBJECTS,
+    backlog: settings.SECURITY_EVENT_BACKLOG,
+  })
+  const tokenUse = createTokenUse(db, metrics, settings.TOKEN_LAST_USED_SECONDS)
+  const logins = createLogins({
+    db,
+    log,
+    recheckSeconds: settings.CREDENTIAL_CACHE_SECONDS,
+    endClientKey(clientId, keyHash, why) {
+      transport.disconnect(clientId, why, keyHash)
+      httpSessions.disconnect(clientId, why, keyHash)
+    },
+  })
   const sweeper = createSweeper({
     db,
     log,
@@ -124,8 +152,15 @@ export function createControl(deps: ControlDeps): Control {
     transport,
     intervalSeconds: settings.SWEEP_INTERVAL_SECONDS,
     idempotencyKeySeconds: settings.IDEMPOTENCY_KEY_SECONDS,
+    securityEventSeconds: settings.SECURITY_EVENT_KEEP_SECONDS,
   })
-  const authenticator = createAuthenticator({ db, cacheSeconds: settings.CREDENTIAL_CACHE_SECONDS, metrics })
+  const authenticator = createAuthenticator({
+    db,
+    securityLog,
+    tokenUse,
+    cacheSeconds: settings.CREDENTIAL_CACHE_SECONDS,
+    metrics,
+  })
   const refusals = createRefusals({ isClient: authenticator.clientExists, max: settings.ALERT_MAX_REFUSED_CLIENTS })
   const alerts = createAlertFollower({
     db,
@@ -164,6 +199,11 @@ export function createControl(deps: ControlDeps): Control {
     sessions,
     authenticator,
     refusals,
+    securityLog,
+    logins,
+    loginThrottle: createLoginThrottle(settings.HTTP_LOGIN_FAILURES_PER_MINUTE),
+    // The library decides only what a minute is: each grant has a limit of its own.
+    minuteCounter: new RateLimiterMemory({ points: Number.MAX_SAFE_INTEGER, duration: MINUTE_SECONDS }),
     actions,
     watch,
     uplink,
@@ -173,6 +213,7 @@ export function createControl(deps: ControlDeps): Control {
     metrics,
     ...hooks,
     async recover() {
+      await checkTimeZone(db, settings.DAY_TIME_ZONE)
       await actions.load()
       await sessions.endLost()
       await retainAll(db, transport)
@@ -184,6 +225,7 @@ export function createControl(deps: ControlDeps): Control {
       alerts.start()
       retention.start()
       httpSessions.start()
+      logins.start()
     },
     writes: () => !writers.some((part) => part.failing()),
     letGo() {
@@ -192,6 +234,7 @@ export function createControl(deps: ControlDeps): Control {
     async stop() {
       stopMeasuring()
       await httpSessions.stop()
+      await logins.stop()
       await sweeper.stop()
       await alerts.stop()
       await retention.stop()
@@ -199,6 +242,8 @@ export function createControl(deps: ControlDeps): Control {
       await sessions.stop()
       await uplink.stop()
       await ledger.stop()
+      await tokenUse.stop()
+      await securityLog.stop()
     },
   }
 }

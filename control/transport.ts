@@ -36,6 +36,9 @@ export interface Transport {
   retainConfig(clientId: string, config: ClientConfig): Promise<void>
   /** Nothing is retained of a client any more. */
   forget(clientId: string): Promise<void>
-  /** Closes every connection of the client, its report connections too, and says why in the log. */
-  disconnect(clientId: string, why: string): void
+  /**
+   * Closes every connection of the client, its report connections too, and says why in the log. With the hash of a key, only
+   * those that logged in with it.
+   */
+  disconnect(clientId: string, why: string, keyHash?: Buffer): void
 }

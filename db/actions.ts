@@ -3,6 +3,7 @@ import type { Action, PutAction } from '../schemas/actions.ts'
 import type { Delivery } from '../schemas/executions.ts'
 import type { Json } from '../schemas/json.ts'
 import type { Page, Paging } from '../schemas/paging.ts'
+import type { Audited } from './audit.ts'
 import type { Db } from './connect.ts'
 import { compact, page } from './rows.ts'
 
@@ -20,7 +21,7 @@ interface ActionRow {
 }
 
 /** Creates or replaces an action: what is not given is unset. */
-export async function putAction(db: Db, name: string, action: PutAction): Promise<Action> {
+export async function putAction(db: Audited, name: string, action: PutAction): Promise<Action> {
   const values = {
     payload_schema: action.payloadSchema ? JSON.stringify(action.payloadSchema) : (null as unknown as string),
     delivery: action.delivery ?? 'at_most_once',
@@ -61,7 +62,7 @@ export async function listActionNames(db: Db): Promise<string[]> {
   return found.map((row) => row.name)
 }
 
-export async function deleteAction(db: Db, name: string): Promise<boolean> {
+export async function deleteAction(db: Audited, name: string): Promise<boolean> {
   const row = await db.deleteFrom('actions').where('name', '=', name).returning('name').executeTakeFirst()
   return row !== undefined
 }

@@ -2,6 +2,7 @@ import { type RawBuilder, sql } from 'kysely'
 import type { Alert, AlertKind, ListAlerts, Severity } from '../schemas/alerts.ts'
 import type { Json } from '../schemas/json.ts'
 import type { Page, Paging } from '../schemas/paging.ts'
+import type { Audited } from './audit.ts'
 import type { Db } from './connect.ts'
 import { compact, page } from './rows.ts'
 
@@ -48,17 +49,19 @@ export async function listAlerts(db: Db, filter: ListAlerts, paging: Paging): Pr
   return page(found.rows, paging.limit, (row) => row.id, toAlert)
 }
 
-/**
- * Notes that somebody has seen it; the first who did stays. An alert of an `ending` kind is over with that.
- * Answers undefined if there is no such alert.
- */
+export async function findAlert(db: Db, id: string): Promise<Alert | undefined> {
+  const found = await sql<AlertRow>`select * from alerts where id = ${id}`.execute(db)
+  return found.rows[0] && toAlert(found.rows[0])
+}
+
+/** Notes that somebody has seen it; the first who did stays. An alert of an `ending` kind is over with that. */
 export async function acknowledgeAlert(
-  db: Db,
+  db: Audited,
   id: string,
   by: string,
   note: string | null,
   ending: AlertKind[],
-): Promise<Alert | undefined> {
+): Promise<void> {
   await sql`
     with seen as (
       update alerts set acknowledged_at = clock_timestamp(), acknowledged_by = ${by}, note = ${note},
@@ -74,8 +77,6 @@ export async function acknowledgeAlert(
       (2, 'alert.resolved', s.kind = any(${ending}::text[]), jsonb_build_object('resolution', s.resolution))
     ) as e(ord, type, happens, data)
     where e.happens order by e.ord`.execute(db)
-  const found = await sql<AlertRow>`select * from alerts where id = ${id}`.execute(db)
-  return found.rows[0] && toAlert(found.rows[0])
 }
 
 function toAlert(row: AlertRow): Alert {

@@ -2,6 +2,7 @@ import { sql } from 'kysely'
 import type { Client, ClientConfig, CreateClient, ListClients, UpdateClient } from '../schemas/clients.ts'
 import type { Json } from '../schemas/json.ts'
 import type { Page, Paging } from '../schemas/paging.ts'
+import type { Audited } from './audit.ts'
 import type { Db } from './connect.ts'
 import { compact, page, rows } from './rows.ts'
 
@@ -25,7 +26,7 @@ const COLUMNS = sql`
 
 /** Stores a client with its key's hash. A deleted client's id may be used again; answers undefined if the id is taken. */
 export async function insertClient(
-  db: Db,
+  db: Audited,
   client: CreateClient & { maxInFlight: number },
   keyHash: Buffer,
 ): Promise<Client | undefined> {
@@ -35,7 +36,8 @@ export async function insertClient(
       values (${client.id}, ${client.name ?? client.id}, ${keyHash}, ${client.maxInFlight}, ${JSON.stringify(client.metadata ?? {})}::jsonb)
       on conflict (id) do update set name = excluded.name, key_hash = excluded.key_hash, disabled = false,
         max_in_flight = excluded.max_in_flight, metadata = excluded.metadata, reported = null, last_seen_at = null,
-        presence_since = clock_timestamp(), created_at = clock_timestamp(), deleted_at = null
+        presence_since = clock_timestamp(), created_at = clock_timestamp(), deleted_at = null,
+        previous_key_hash = clients.key_hash, previous_key_until = clock_timestamp()
       where clients.deleted_at is not null
       returning id
     ),
@@ -74,10 +76,12 @@ export async function listClients(db: Db, filter: ListClients, paging: Paging): 
 export interface ClientChange extends UpdateClient {
   disabled?: boolean
   keyHash?: Buffer
+  /** With a new key: how long the old one still works. */
+  graceSeconds?: number
 }
 
 /** Changes a client; answers undefined if there is none. */
-export async function updateClient(db: Db, id: string, change: ClientChange): Promise<Client | undefined> {
+export async function updateClient(db: Audited, id: string, change: ClientChange): Promise<Client | undefined> {
   const found = await sql<{ id: string }>`
     with locked as (
       select id from clients where id = ${id} and deleted_at is null for update
@@ -88,6 +92,9 @@ export async function updateClient(db: Db, id: string, change: ClientChange): Pr
         max_in_flight = coalesce(${change.maxInFlight ?? null}::integer, max_in_flight),
         metadata = coalesce(${change.metadata ? JSON.stringify(change.metadata) : null}::jsonb, metadata),
         disabled = coalesce(${change.disabled ?? null}::boolean, disabled),
+        previous_key_hash = case when ${change.keyHash ?? null}::bytea is null then previous_key_hash else key_hash end,
+        previous_key_until = case when ${change.keyHash ?? null}::bytea is null then previous_key_until
+          else clock_timestamp() + make_interval(secs => ${change.graceSeconds ?? 0}) end,
         key_hash = coalesce(${change.keyHash ?? null}::bytea, key_hash)
       where id in (select id from locked) returning id
     ),
@@ -108,7 +115,7 @@ export async function updateClient(db: Db, id: string, change: ClientChange): Pr
 }
 
 /** Soft: history stays. Answers false if there is no such client. */
-export async function deleteClient(db: Db, id: string): Promise<boolean> {
+export async function deleteClient(db: Audited, id: string): Promise<boolean> {
   const found = await sql<{ id: string }>`
     with locked as (
       select id from clients where id = ${id} and deleted_at is null for update
@@ -120,34 +127,6 @@ export async function deleteClient(db: Db, id: string): Promise<boolean> {
     logged as (insert into events (type, client_id) select 'client.deleted', id from client)
     select id from client`.execute(db)
   return found.rows.length > 0
-}
-
-export interface ClientCredential {
-  id: string
-  keyHash: Buffer
-  disabled: boolean
-  config: ClientConfig
-}
-
-const CREDENTIAL = sql`
-  k.id, k.key_hash, k.disabled, k.max_in_flight,
-  array(select z.zone from zone_members z where z.client_id = k.id order by z.zone) as zones`
-type CredentialRow = { id: string; key_hash: Buffer; disabled: boolean; max_in_flight: number; zones: string[] }
-
-const toCredential = (row: CredentialRow): ClientCredential => ({
-  id: row.id,
-  keyHash: row.key_hash,
-  disabled: row.disabled,
-  config: { zones: row.zones, maxInFlight: row.max_in_flight },
-})
-
-/** Whose key has this hash. */
-export async function findCredentialByKey(db: Db, keyHash: Buffer): Promise<ClientCredential | undefined> {
-  const found =
-    await sql<CredentialRow>`select ${CREDENTIAL} from clients k where k.key_hash = ${keyHash} and k.deleted_at is null`.execute(
-      db,
-    )
-  return found.rows[0] && toCredential(found.rows[0])
 }
 
 /** An HTTP client stopped or began to ping: its session lives on, but is shown otherwise. Answers since when, undefined if nothing changed. */
@@ -168,15 +147,6 @@ export async function markSilent(
     )
     select presence_since from changed`.execute(db)
   return found.rows[0]?.presence_since.toISOString()
-}
-
-/** What a login is judged by; a client that does not exist or was deleted is missing in the answer. */
-export async function findCredentials(db: Db, ids: string[]): Promise<ClientCredential[]> {
-  const found =
-    await sql<CredentialRow>`select ${CREDENTIAL} from clients k where k.id = any(${ids}::text[]) and k.deleted_at is null`.execute(
-      db,
-    )
-  return found.rows.map(toCredential)
 }
 
 /** Numbers new sessions and makes them the clients' current ones. A client that was disabled or deleted meanwhile gets none. */

@@ -7,7 +7,12 @@ import type { Db } from './connect.ts'
 import { compact, page } from './rows.ts'
 
 /** Changes priority and expiry of what is still pending; answers how many executions that were, undefined if there is no such command. */
-export async function updatePending(db: Db, id: string, change: UpdateCommand): Promise<number | undefined> {
+export async function updatePending(
+  db: Db,
+  id: string,
+  change: UpdateCommand,
+  by: string,
+): Promise<number | undefined> {
   const found = await sql<{ known: boolean; changed: number }>`
     with changed as (
       update executions set version = version + 1,
@@ -22,7 +27,7 @@ export async function updatePending(db: Db, id: string, change: UpdateCommand): 
       where id = ${id} and exists (select 1 from changed) returning id
     ),
     logged as (
-      insert into events (type, command_id, data) select 'command.updated', id, ${JSON.stringify(change)}::jsonb from command
+      insert into events (type, command_id, data) select 'command.updated', id, ${JSON.stringify({ ...change, by })}::jsonb from command
     )
     select exists (select 1 from commands where id = ${id}) as known, (select count(*)::integer from changed) as changed`.execute(
     db,

@@ -1,8 +1,10 @@
-import { type RawBuilder, sql } from 'kysely'
+import { sql } from 'kysely'
 import type { CommandPreview, Exclusion, Target } from '../schemas/commands.ts'
 import type { Delivery } from '../schemas/executions.ts'
 import type { Json } from '../schemas/json.ts'
 import type { Db } from './connect.ts'
+import { AGAINST_DELETION, JUDGED, judgedByGrants, targetsOf } from './judged-commands.ts'
+import { claimColumns, GIVEN_BACK, type QuotaClaim, type QuotaState, quotaAnswer } from './quotas.ts'
 import { rows } from './rows.ts'
 
 /** A command, its id made by the caller. */
@@ -27,6 +29,8 @@ export interface NewCommand {
   ttlSeconds: number
   /** The hash of the targets that the caller was shown, or null. */
   expectedTargets: string | null
+  /** What it counts against; null: nothing. */
+  quota: QuotaClaim | null
 }
 
 export type Refusal =
@@ -38,12 +42,21 @@ export type Refusal =
   | 'queue_full'
   | 'targets_changed'
   | 'key_in_use'
+  | 'not_covered'
+  | 'day_limit'
+
+/** How the day limits of a command with a claim stand. */
+export interface DayQuotas {
+  quotas: QuotaState[]
+  daySecondsLeft: number
+}
 
 export type InsertedCommand =
-  | { id: string; refusal: Refusal }
+  | { id: string; refusal: Refusal; uncovered: number; day: DayQuotas | null }
   | {
       id: string
       refusal: null
+      day: DayQuotas | null
       createdAt: string
       notBefore: string | null
       expiresAt: string
@@ -53,62 +66,16 @@ export type InsertedCommand =
     }
 
 /**
- * Who of the `input` rows' targets exists, waits and is excluded, as `targets(id, client_id, online, pending, reason)`.
- * `input` has ord, id, kind, client_id, zone, priority and takes_place: whether it will be stored, as far as is known before.
- * A disabled or full client is a target with a reason not to be one.
- */
-const targetsOf = (maxPendingPerClient: number, lock: RawBuilder<unknown>) => sql`
-  single as materialized (
-    select i.id, i.priority, i.ord, i.takes_place, k.id as client_id, k.disabled, k.session_epoch is not null and not k.silent as online
-    from input i join clients k on k.id = i.client_id and k.deleted_at is null where i.kind = 'client' ${lock}
-  ),
-  zoned as materialized (
-    select i.id, i.priority, i.ord, i.takes_place, k.id as client_id, k.disabled, k.session_epoch is not null and not k.silent as online
-    from input i join zone_members z on z.zone = i.zone join clients k on k.id = z.client_id and k.deleted_at is null
-    where i.kind = 'zone' ${lock}
-  ),
-  everyone as materialized (
-    select i.id, i.priority, i.ord, i.takes_place, k.id as client_id, k.disabled, k.session_epoch is not null and not k.silent as online
-    from input i join clients k on k.deleted_at is null where i.kind = 'broadcast' ${lock}
-  ),
-  members as (select * from single union all select * from zoned union all select * from everyone),
-  waiting as materialized (
-    select m.client_id, (select count(*)::integer from executions e where e.client_id = m.client_id and e.status = 'pending') as pending
-    from (select distinct client_id from members) m
-  ),
-  targets as materialized (
-    select m.id, m.client_id, m.online, w.pending,
-      case
-        when m.disabled then 'disabled'
-        when m.priority < 10
-          and w.pending + count(*) filter (where m.takes_place) over (partition by m.client_id order by m.ord) > ${maxPendingPerClient}
-        then 'queue_full'
-      end as reason
-    from members m join waiting w on w.client_id = m.client_id
-  ),
-  target_lists as materialized (
-    select id, array_agg(client_id order by client_id) filter (where reason is null) as client_ids,
-      encode(sha256(convert_to(coalesce(string_agg(client_id, ',' order by client_id) filter (where reason is null), ''), 'UTF8')), 'hex') as hash,
-      coalesce(jsonb_agg(jsonb_build_object('clientId', client_id, 'reason', reason) order by client_id) filter (where reason is not null), '[]') as excluded
-    from targets group by id
-  )`
-
-/**
- * Whoever deletes or disables a client (`for update`, db/clients.ts) comes before this command or finds it. Presence and claims
- * do not wait for this lock, nor it for them.
- */
-const AGAINST_DELETION = sql`for key share of k`
-
-/**
  * Judges and stores a batch of commands with their executions, events and idempotency keys in one statement.
  * Each row stands for itself: a refused one stores nothing. A group's list of clients is frozen here.
- * A twin of a key that is being committed elsewhere waits for it.
+ * A twin of a key that is being committed elsewhere waits for it. Only a batch with a quota claim asks for quotas.
  */
 export async function insertCommands(
   db: Db,
   commands: NewCommand[],
-  maxPendingPerClient: number,
+  { maxPendingPerClient, dayTimeZone }: { maxPendingPerClient: number; dayTimeZone: string },
 ): Promise<InsertedCommand[]> {
+  const limited = commands.some(({ quota }) => quota !== null)
   const input = commands.map((command, ord) => ({
     ord,
     id: command.id,
@@ -131,6 +98,7 @@ export async function insertCommands(
     expires_at: command.expiresAt,
     ttl_seconds: command.ttlSeconds,
     expected: command.expectedTargets,
+    ...(limited ? claimColumns(command.quota) : {}),
   }))
   const found = await sql<{
     id: string
@@ -140,6 +108,9 @@ export async function insertCommands(
     expires_at: Date
     client_ids: string[]
     excluded: Exclusion[]
+    quotas?: QuotaState[] | null
+    day_seconds_left?: number
+    uncovered?: number | null
   }>`
     with requested as materialized (
       select i.*, date_trunc('milliseconds', n.now) as created_at,
@@ -149,7 +120,7 @@ export async function insertCommands(
         ord integer, id uuid, principal_id uuid, created_by text, key text, request_hash bytea, target jsonb, kind text,
         client_id text, zone text, action text, payload json, priority smallint, delivery text, start_timeout_seconds integer,
         timeout_seconds integer, max_retries integer, not_before timestamptz, expires_at timestamptz, ttl_seconds integer,
-        expected text),
+        expected text${limited ? sql`, everyone text, by_client jsonb, day_limits jsonb` : sql``}),
         (select clock_timestamp() as now) n
     ),
     timely as materialized (
@@ -165,17 +136,7 @@ export async function insertCommands(
       from timely t
     ),
     ${targetsOf(maxPendingPerClient, AGAINST_DELETION)},
-    judged as materialized (
-      select i.*, t.client_ids, t.excluded,
-        case
-          when t.id is null then case i.kind when 'client' then 'unknown_client' else 'no_targets' end
-          when i.untimely is not null then i.untimely
-          when i.kind = 'client' and t.client_ids is null then t.excluded -> 0 ->> 'reason'
-          when i.expected is not null and i.expected <> t.hash then 'targets_changed'
-          when t.client_ids is null then 'no_targets'
-        end as fault
-      from input i left join target_lists t on t.id = i.id
-    ),
+    ${limited ? judgedByGrants(dayTimeZone) : JUDGED},
     keyed as (
       insert into idempotency_keys (principal_id, key, request_hash, command_id, created_at)
       select principal_id, key, request_hash, id, created_at from judged
@@ -203,23 +164,26 @@ export async function insertCommands(
       insert into events (type, command_id, client_id, data)
       select 'command.created', id, client_id, jsonb_build_object('action', action, 'createdBy', created_by, 'total', cardinality(client_ids))
       from accepted order by ord
-    )
+    )${limited ? sql`, ${GIVEN_BACK}` : sql``}
     select j.id, j.created_at, j.start as not_before, j.expiry as expires_at, j.client_ids, j.excluded,
       case when j.fault is null and a.id is null then 'key_in_use' else j.fault end as refusal
+      ${limited ? sql`, ${quotaAnswer(dayTimeZone)}` : sql``}
     from judged j left join accepted a on a.id = j.id`.execute(db)
-  return found.rows.map((row) =>
-    row.refusal
-      ? { id: row.id, refusal: row.refusal }
+  return found.rows.map((row) => {
+    const day = row.quotas ? { quotas: row.quotas, daySecondsLeft: row.day_seconds_left as number } : null
+    return row.refusal
+      ? { id: row.id, refusal: row.refusal, uncovered: row.uncovered ?? 0, day }
       : {
           id: row.id,
           refusal: null,
+          day,
           createdAt: row.created_at.toISOString(),
           notBefore: row.not_before?.toISOString() ?? null,
           expiresAt: row.expires_at.toISOString(),
           clientIds: row.client_ids,
           excluded: row.excluded,
-        },
-  )
+        }
+  })
 }
 
 /** Who would get a command now. The list is kept under its hash, so that a later change can be told (`findPreview`). */

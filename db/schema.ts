@@ -18,6 +18,8 @@ export interface Database {
     session_node: string | null
     silent: Generated<boolean>
     presence_since: Time
+    previous_key_hash: Buffer | null
+    previous_key_until: NullableTime
     last_seen_at: NullableTime
     reported: JsonColumn<Record<string, unknown> | null>
     created_at: Time
@@ -36,7 +38,14 @@ export interface Database {
     description: string | null
     updated_at: Time
   }
-  principals: { id: string; name: string; role: string; created_at: Time; deleted_at: NullableTime }
+  principals: {
+    id: string
+    name: string
+    role: string
+    grants: ColumnType<unknown, string | undefined, string>
+    created_at: Time
+    deleted_at: NullableTime
+  }
   tokens: {
     id: string
     principal_id: string
@@ -45,6 +54,33 @@ export interface Database {
     created_at: Time
     expires_at: NullableTime
     revoked_at: NullableTime
+    last_used_at: NullableTime
+  }
+  grant_usage: { principal_id: string; scope: string; day: string; used: number; refused: number }
+  audit: {
+    id: Generated<number>
+    at: Time
+    kind: string
+    subject: string
+    principal: string | null
+    address: string | null
+    request_id: string | null
+    before: JsonColumn<unknown>
+    after: JsonColumn<unknown>
+  }
+  security_events: {
+    id: Generated<number>
+    kind: string
+    severity: string
+    subject: string
+    minute: Time
+    principal: string | null
+    client_id: string | null
+    address: string | null
+    detail: string
+    count: number
+    first_at: Time
+    last_at: Time
   }
   commands: {
     id: string

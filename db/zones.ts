@@ -1,6 +1,7 @@
 import { sql } from 'kysely'
 import type { Page, Paging } from '../schemas/paging.ts'
 import type { Zone } from '../schemas/zones.ts'
+import type { Audited } from './audit.ts'
 import type { Db } from './connect.ts'
 import { page } from './rows.ts'
 
@@ -19,7 +20,7 @@ export async function listZones(db: Db, paging: Paging): Promise<Page<Zone>> {
 }
 
 /** Answers whether this changed anything; false also if there is no such client. */
-export async function addZoneMember(db: Db, zone: string, clientId: string): Promise<boolean> {
+export async function addZoneMember(db: Audited, zone: string, clientId: string): Promise<boolean> {
   const found = await sql`
     with member as (
       insert into zone_members (zone, client_id) select ${zone}, id from clients where id = ${clientId} and deleted_at is null
@@ -31,7 +32,7 @@ export async function addZoneMember(db: Db, zone: string, clientId: string): Pro
 }
 
 /** Answers whether the client was in the zone. */
-export async function removeZoneMember(db: Db, zone: string, clientId: string): Promise<boolean> {
+export async function removeZoneMember(db: Audited, zone: string, clientId: string): Promise<boolean> {
   const found = await sql`
     with member as (delete from zone_members where zone = ${zone} and client_id = ${clientId} returning zone, client_id)
     insert into events (type, client_id, data) select 'client.updated', client_id, jsonb_build_object('left', zone) from member

@@ -56,6 +56,10 @@ const ClientKey = z.string().regex(/^sbk_[A-Za-z0-9_-]{43}$/)
 export const CreatedClient = z.object({ client: Client, clientKey: ClientKey })
 export const RotatedKey = z.object({ clientKey: ClientKey })
 
+/** Without `graceSeconds` the old key stops working at once; with it, both work for so long. */
+export const RotateKey = z.strictObject({ graceSeconds: z.int().min(0).max(2_592_000).optional() })
+export type RotateKey = z.infer<typeof RotateKey>
+
 export const QueueEntry = z.object({
   commandId: z.uuid(),
   action: Id,

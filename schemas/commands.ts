@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { Delivery, ExecutionError, Status } from './executions.ts'
-import { CommandId, Id, Timestamp } from './ids.ts'
+import { CommandId, Id, Instant, Timestamp } from './ids.ts'
 import { JsonValue } from './json.ts'
 
 export const Priority = z.int().min(1).max(10).meta({ description: '10 is the most urgent and passes the window' })
@@ -9,24 +9,19 @@ export const Priority = z.int().min(1).max(10).meta({ description: '10 is the mo
 const Seconds = z.int().min(1).max(315_360_000)
 export const TimeoutSeconds = Seconds
 
-const EARLIEST = Date.parse('0001-01-01T00:00:00Z')
-const LATEST = Date.parse('9999-12-31T23:59:59.999Z')
-
-/** RFC 3339 with any offset, in UTC from here on: PostgreSQL refuses offsets of 16 hours and more, and the year 0. */
-const Instant = z.iso
-  .datetime({ offset: true, abort: true })
-  .refine((text) => Date.parse(text) >= EARLIEST && Date.parse(text) <= LATEST, {
-    message: 'must be in the years 1 to 9999 (UTC)',
-    abort: true,
-  })
-  .overwrite((text) => new Date(text).toISOString())
-
 export const Target = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('client'), clientId: Id }),
   z.object({ kind: z.literal('zone'), zone: Id }),
   z.object({ kind: z.literal('broadcast') }),
 ])
 export type Target = z.infer<typeof Target>
+
+export const targetName = (target: Target): string =>
+  target.kind === 'client'
+    ? `client ${target.clientId}`
+    : target.kind === 'zone'
+      ? `zone ${target.zone}`
+      : 'the broadcast'
 
 /** Who a command is for, as `POST /commands` and its preview take it: exactly one of the three. */
 const targetFields = {

@@ -44,6 +44,28 @@ export class AppError extends Error {
   }
 }
 
+/** How a limit stands. `name`: the policy, `resetSeconds`: until it is whole again. */
+export interface LimitState {
+  name: string
+  quota: number
+  /** Undefined where the limit is no rate. */
+  windowSeconds?: number
+  remaining: number
+  resetSeconds: number
+}
+
+/** A limit that is reached, with everything that the caller is told of it. */
+export class LimitError extends AppError {
+  readonly limits: LimitState[]
+  readonly retryAfterSeconds: number
+
+  constructor(code: ErrorCode, message: string, limits: LimitState[], retryAfterSeconds: number) {
+    super(code, message)
+    this.limits = limits
+    this.retryAfterSeconds = retryAfterSeconds
+  }
+}
+
 /** Turns a zod failure into INVALID_INPUT; `at` names what was parsed (body, query). */
 export function invalidInput(error: z.ZodError, at: string): AppError {
   const faults = error.issues.map((issue) => ({ path: issue.path.join('.') || at, message: issue.message }))
@@ -61,4 +83,6 @@ export const Problem = z.object({
   errors: z.array(z.object({ path: z.string(), message: z.string() })).optional(),
   added: z.array(z.string()).optional(),
   removed: z.array(z.string()).optional(),
+  /** How many targets no grant allows. */
+  uncovered: z.int().optional(),
 })

@@ -11,3 +11,15 @@ export const CommandId = z.uuid()
 
 /** RFC 3339 in UTC, milliseconds. */
 export const Timestamp = z.iso.datetime()
+
+const EARLIEST = Date.parse('0001-01-01T00:00:00Z')
+const LATEST = Date.parse('9999-12-31T23:59:59.999Z')
+
+/** RFC 3339 with any offset, in UTC from here on: PostgreSQL refuses offsets of 16 hours and more, and the year 0. */
+export const Instant = z.iso
+  .datetime({ offset: true, abort: true })
+  .refine((text) => Date.parse(text) >= EARLIEST && Date.parse(text) <= LATEST, {
+    message: 'must be in the years 1 to 9999 (UTC)',
+    abort: true,
+  })
+  .overwrite((text) => new Date(text).toISOString())

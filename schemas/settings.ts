@@ -5,6 +5,18 @@ const count = (fallback: number, min = 1, max = 1_000_000_000) =>
   z.coerce.number().int().min(min).max(max).default(fallback)
 const seconds = (fallback: number) => z.coerce.number().positive().max(1_000_000_000).default(fallback)
 const text = z.string().min(1)
+/** An IANA name: offsets are left out, since PostgreSQL reads the sign of `+09:00` the other way round. */
+const timeZone = z.string().refine((name) => /^[A-Za-z]/.test(name) && isTimeZone(name), {
+  message: 'must be an IANA time zone, like Europe/Berlin',
+})
+
+function isTimeZone(name: string): boolean {
+  try {
+    return new Intl.DateTimeFormat('en', { timeZone: name }) !== undefined
+  } catch {
+    return false
+  }
+}
 
 /** Every setting: its variable, default and meaning. Read once, validated, every fault reported together. */
 export const Settings = z.object({
@@ -97,6 +109,18 @@ export const Settings = z.object({
     'actions and zones that /metrics names; what is beyond is counted as (other)',
   ),
   CREDENTIAL_CACHE_SECONDS: seconds(10).describe('how long a verified or refused credential is remembered'),
+  DAY_TIME_ZONE: timeZone.default('UTC').describe('IANA time zone in which the day of maxCommandsPerDay begins'),
+  HTTP_LOGIN_FAILURES_PER_MINUTE: count(60).describe(
+    'requests with a wrong key or token per address; more are answered 429, a right one is always let in',
+  ),
+  TOKEN_LAST_USED_SECONDS: seconds(60).describe('how exactly the last use of a token is kept'),
+  SECURITY_EVENT_SUBJECTS: count(100, 1, 10_000).describe(
+    'subjects of one kind of security event that are told apart per minute; more are counted together',
+  ),
+  SECURITY_EVENT_BACKLOG: count(1000).describe(
+    'security events that wait in memory while the database is down; more are dropped and counted',
+  ),
+  SECURITY_EVENT_KEEP_SECONDS: count(7_776_000).describe('how long security events are kept'),
 })
 export type Settings = z.infer<typeof Settings>
 

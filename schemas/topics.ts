@@ -12,7 +12,7 @@ interface TopicSpec {
 }
 
 /** The one table of topics (contract, 3): building, parsing and access control derive from it. */
-const TOPICS = {
+export const TOPICS = {
   clientCommands: {
     pattern: 'clients/{clientId}/commands',
     direction: 'to-client',

@@ -2,6 +2,8 @@ import { z } from 'zod'
 import {
   createPrincipal,
   createToken,
+  putGrants,
+  readGrants,
   readPrincipals,
   readTokens,
   removePrincipal,
@@ -14,6 +16,7 @@ import {
   CreatedToken,
   CreatePrincipal,
   CreateToken,
+  Grants,
   ListedPrincipal,
   Token,
 } from '../../schemas/principals.ts'
@@ -43,7 +46,7 @@ export function accessRoutes(control: Control): Route[] {
       permission: 'access:manage',
       body: CreatePrincipal,
       responses: { 201: CreatedPrincipal },
-      handle: async ({ body }) => ({ status: 201, body: await createPrincipal(control, body) }),
+      handle: async ({ body, actor }) => ({ status: 201, body: await createPrincipal(control, actor, body) }),
     }),
     route({
       method: 'delete',
@@ -52,10 +55,32 @@ export function accessRoutes(control: Control): Route[] {
       permission: 'access:manage',
       params,
       responses: { 204: null },
-      async handle({ params: { id } }) {
-        await removePrincipal(control, id)
+      async handle({ params: { id }, actor }) {
+        await removePrincipal(control, actor, id)
         return { status: 204 }
       },
+    }),
+    route({
+      method: 'get',
+      path: '/principals/:id/grants',
+      summary: 'What an operator may send and change, where, and how much of it.',
+      permission: 'access:read',
+      params,
+      responses: { 200: Grants },
+      handle: async ({ params: { id } }) => ({ status: 200, body: await readGrants(db, id) }),
+    }),
+    route({
+      method: 'put',
+      path: '/principals/:id/grants',
+      summary: 'Replace all grants of an operator; the most specific one decides: client, zone, then "*".',
+      permission: 'access:manage',
+      params,
+      body: Grants,
+      responses: { 200: Grants },
+      handle: async ({ params: { id }, body, actor }) => ({
+        status: 200,
+        body: await putGrants(control, actor, id, body),
+      }),
     }),
     route({
       method: 'get',
@@ -75,7 +100,7 @@ export function accessRoutes(control: Control): Route[] {
       permission: 'access:manage',
       body: CreateToken,
       responses: { 201: CreatedToken },
-      handle: async ({ body }) => ({ status: 201, body: await createToken(control, body) }),
+      handle: async ({ body, actor }) => ({ status: 201, body: await createToken(control, actor, body) }),
     }),
     route({
       method: 'delete',
@@ -84,8 +109,8 @@ export function accessRoutes(control: Control): Route[] {
       permission: 'access:manage',
       params,
       responses: { 204: null },
-      async handle({ params: { id } }) {
-        await removeToken(control, id)
+      async handle({ params: { id }, actor }) {
+        await removeToken(control, actor, id)
         return { status: 204 }
       },
     }),

@@ -37,7 +37,10 @@ export function actionRoutes({ actions }: Control): Route[] {
       params,
       body: PutAction,
       responses: { 200: Action },
-      handle: async ({ params: { name }, body }) => ({ status: 200, body: await actions.put(name, body) }),
+      handle: async ({ params: { name }, body, actor }) => ({
+        status: 200,
+        body: await actions.put(actor, name, body),
+      }),
     }),
     route({
       method: 'delete',
@@ -46,8 +49,8 @@ export function actionRoutes({ actions }: Control): Route[] {
       permission: 'action:manage',
       params,
       responses: { 204: null },
-      async handle({ params: { name } }) {
-        await actions.remove(name)
+      async handle({ params: { name }, actor }) {
+        await actions.remove(actor, name)
         return { status: 204 }
       },
     }),

@@ -27,9 +27,9 @@ export function alertRoutes({ db }: Control): Route[] {
       params: z.object({ id: z.uuid() }),
       body: AcknowledgeAlert,
       responses: { 200: Alert },
-      handle: async ({ params: { id }, body, principal }) => ({
+      handle: async ({ params: { id }, body, actor }) => ({
         status: 200,
-        body: await acknowledgeAlert(db, id, principal, body),
+        body: await acknowledgeAlert(db, actor, id, body),
       }),
     }),
   ]

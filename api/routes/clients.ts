@@ -15,6 +15,7 @@ import {
   ListClients,
   QueueEntry,
   RotatedKey,
+  RotateKey,
   UpdateClient,
 } from '../../schemas/clients.ts'
 import { Id } from '../../schemas/ids.ts'
@@ -33,8 +34,8 @@ export function clientRoutes(control: Control): Route[] {
       permission: 'client:manage',
       body: CreateClient,
       responses: { 201: CreatedClient },
-      async handle({ body }) {
-        const created = await createClient(control, body)
+      async handle({ body, actor }) {
+        const created = await createClient(control, actor, body)
         return { status: 201, headers: { Location: `/api/clients/${created.client.id}` }, body: created }
       },
     }),
@@ -66,7 +67,10 @@ export function clientRoutes(control: Control): Route[] {
       params,
       body: UpdateClient,
       responses: { 200: Client },
-      handle: async ({ params: { id }, body }) => ({ status: 200, body: await changeClient(control, id, body) }),
+      handle: async ({ params: { id }, body, actor }) => ({
+        status: 200,
+        body: await changeClient(control, actor, id, body),
+      }),
     }),
     route({
       method: 'delete',
@@ -75,19 +79,22 @@ export function clientRoutes(control: Control): Route[] {
       permission: 'client:manage',
       params,
       responses: { 204: null },
-      async handle({ params: { id } }) {
-        await removeClient(control, id)
+      async handle({ params: { id }, actor }) {
+        await removeClient(control, actor, id)
         return { status: 204 }
       },
     }),
     route({
       method: 'post',
       path: '/clients/:id/rotate-key',
-      summary: 'A new key; the old one stops working at once.',
+      summary: 'A new key, shown once; the old one stops working at once, or after a grace in which both work.',
       permission: 'client:manage',
       params,
+      body: RotateKey,
       responses: { 200: RotatedKey },
-      handle: async ({ params: { id } }) => ({ status: 200, body: { clientKey: await rotateKey(control, id) } }),
+      async handle({ params: { id }, body, actor }) {
+        return { status: 200, body: { clientKey: await rotateKey(control, actor, id, body) } }
+      },
     }),
     route({
       method: 'post',
@@ -96,7 +103,7 @@ export function clientRoutes(control: Control): Route[] {
       permission: 'client:manage',
       params,
       responses: { 200: Client },
-      handle: async ({ params: { id } }) => ({ status: 200, body: await setDisabled(control, id, true) }),
+      handle: async ({ params: { id }, actor }) => ({ status: 200, body: await setDisabled(control, actor, id, true) }),
     }),
     route({
       method: 'post',
@@ -105,7 +112,10 @@ export function clientRoutes(control: Control): Route[] {
       permission: 'client:manage',
       params,
       responses: { 200: Client },
-      handle: async ({ params: { id } }) => ({ status: 200, body: await setDisabled(control, id, false) }),
+      handle: async ({ params: { id }, actor }) => ({
+        status: 200,
+        body: await setDisabled(control, actor, id, false),
+      }),
     }),
     route({
       method: 'get',

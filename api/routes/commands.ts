@@ -26,6 +26,7 @@ import { Event } from '../../schemas/events.ts'
 import { Execution, Status } from '../../schemas/executions.ts'
 import { CommandId, Id } from '../../schemas/ids.ts'
 import { listOf, pagingBy, presentPage } from '../paging.ts'
+import { rateLimitHeaders } from '../rate-limit.ts'
 import { type Route, route } from '../route.ts'
 
 const params = z.object({ id: CommandId })
@@ -43,15 +44,17 @@ export function commandRoutes(control: Control): Route[] {
       query: z.object({ wait }),
       body: CreateCommand,
       responses: { 200: Command, 201: Command },
-      async handle({ body, query, principal, header, gone }) {
-        const key = parseIdempotencyKey(header('idempotency-key'))
-        const { command, replayed } = await createCommand(control, principal, body, key)
-        const current = query.wait ? await awaitCommand(control, command.id, query.wait, gone) : command
-        return {
-          status: replayed ? 200 : 201,
-          headers: { Location: `/api/commands/${command.id}`, ...(replayed ? { 'Idempotent-Replayed': 'true' } : {}) },
-          body: current,
+      async handle(input) {
+        const { body, query, actor } = input
+        const key = parseIdempotencyKey(input.header('idempotency-key'))
+        const { command, replayed, limits } = await createCommand(control, actor, body, key)
+        const current = query.wait ? await awaitCommand(control, command.id, query.wait, input.gone) : command
+        const headers = {
+          Location: `/api/commands/${command.id}`,
+          ...(replayed ? { 'Idempotent-Replayed': 'true' } : {}),
+          ...rateLimitHeaders(limits),
         }
+        return { status: replayed ? 200 : 201, headers, body: current }
       },
     }),
     route({
@@ -61,7 +64,7 @@ export function commandRoutes(control: Control): Route[] {
       permission: 'command:create',
       body: CreateCommand,
       responses: { 200: CommandPreview },
-      handle: async ({ body }) => ({ status: 200, body: await previewCommand(control, body) }),
+      handle: async ({ body, actor }) => ({ status: 200, body: await previewCommand(control, actor, body) }),
     }),
     route({
       method: 'get',
@@ -82,8 +85,10 @@ export function commandRoutes(control: Control): Route[] {
       params,
       query: z.object({ wait }),
       responses: { 200: Command },
-      async handle({ params: { id }, query, gone }) {
-        const command = query.wait ? await awaitCommand(control, id, query.wait, gone) : await readCommand(db, id)
+      async handle(input) {
+        const { id } = input.params
+        const { wait: seconds } = input.query
+        const command = seconds ? await awaitCommand(control, id, seconds, input.gone) : await readCommand(db, id)
         return { status: 200, body: command }
       },
     }),
@@ -130,7 +135,10 @@ export function commandRoutes(control: Control): Route[] {
       params,
       body: UpdateCommand,
       responses: { 200: Command },
-      handle: async ({ params: { id }, body }) => ({ status: 200, body: await updateCommand(db, id, body) }),
+      handle: async ({ params: { id }, body, actor }) => ({
+        status: 200,
+        body: await updateCommand(db, actor, id, body),
+      }),
     }),
     route({
       method: 'post',
@@ -140,7 +148,10 @@ export function commandRoutes(control: Control): Route[] {
       params,
       body: RetryCommand,
       responses: { 200: RetryOutcome },
-      handle: async ({ params: { id }, body }) => ({ status: 200, body: await retryCommand(control, id, body) }),
+      handle: async ({ params: { id }, body, actor }) => ({
+        status: 200,
+        body: await retryCommand(control, actor, id, body),
+      }),
     }),
     route({
       method: 'post',
@@ -150,8 +161,8 @@ export function commandRoutes(control: Control): Route[] {
       params: params.extend({ clientId: Id }),
       body: ResolveExecution,
       responses: { 200: Command },
-      async handle({ params: { id, clientId }, body }) {
-        await resolveExecution(control, id, clientId, body)
+      async handle({ params: { id, clientId }, body, actor }) {
+        await resolveExecution(control, actor, id, clientId, body)
         return { status: 200, body: await readCommand(db, id) }
       },
     }),
@@ -163,8 +174,8 @@ export function commandRoutes(control: Control): Route[] {
       params,
       body: CancelCommand,
       responses: { 200: CancelOutcome },
-      async handle({ params: { id }, body }) {
-        return { status: 200, body: await cancelCommand(control, id, body) }
+      async handle({ params: { id }, body, actor }) {
+        return { status: 200, body: await cancelCommand(control, actor, id, body) }
       },
     }),
   ]

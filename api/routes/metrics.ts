@@ -1,13 +1,13 @@
 import Router from '@koa/router'
 import { type Gauge, Registry as PrometheusRegistry } from 'prom-client'
 import type { Family, Registry } from '../../control/metrics/registry.ts'
-import { authenticate, type Login } from '../route.ts'
+import { type Admission, admit } from '../route.ts'
 
 /** Outside /api, in Prometheus' text format. `login`: an API token is asked for. */
-export function metricsRoutes(metrics: Registry, login: Login | undefined): Router {
+export function metricsRoutes(metrics: Registry, login: Admission | undefined): Router {
   const router = new Router()
   router.get('/metrics', async (ctx) => {
-    if (login) await authenticate(ctx, 'metrics:read', login)
+    if (login) await admit(ctx, 'metrics:read', login)
     const prometheus = new PrometheusRegistry()
     for (const family of metrics.families()) prometheus.registerMetric(asMetric(family))
     ctx.body = await prometheus.metrics()

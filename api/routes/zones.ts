@@ -29,7 +29,10 @@ export function zoneRoutes(control: Control): Route[] {
       permission: 'client:manage',
       params,
       responses: { 200: Client },
-      handle: async ({ params: { zone, id } }) => ({ status: 200, body: await joinZone(control, zone, id) }),
+      handle: async ({ params: { zone, id }, actor }) => ({
+        status: 200,
+        body: await joinZone(control, actor, zone, id),
+      }),
     }),
     route({
       method: 'delete',
@@ -38,8 +41,8 @@ export function zoneRoutes(control: Control): Route[] {
       permission: 'client:manage',
       params,
       responses: { 204: null },
-      async handle({ params: { zone, id } }) {
-        await leaveZone(control, zone, id)
+      async handle({ params: { zone, id }, actor }) {
+        await leaveZone(control, actor, zone, id)
         return { status: 204 }
       },
     }),

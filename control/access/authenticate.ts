@@ -1,51 +1,126 @@
-import { type ClientCredential, findCredentialByKey, findCredentials } from '../../db/clients.ts'
 import type { Db } from '../../db/connect.ts'
-import { findPrincipalByToken } from '../../db/principals.ts'
-import type { Principal } from '../../schemas/principals.ts'
+import { findCredentials, findCredentialsByKey, type StoredCredential } from '../../db/credentials.ts'
+import { findTokens, type StoredToken } from '../../db/tokens.ts'
+import type { ClientConfig } from '../../schemas/clients.ts'
 import { createBatcher } from '../batcher.ts'
-import type { Metrics } from '../metrics/metrics.ts'
+import type { BatchMeter, Metrics } from '../metrics/metrics.ts'
+import type { AuthenticatedPrincipal } from './actor.ts'
 import { createCache } from './cache.ts'
+import { isScoped } from './permissions.ts'
+import { refusedKey, refusedToken } from './refused-secrets.ts'
 import { hashSecret, sameHash } from './secrets.ts'
+import type { SecurityLog } from './security-log.ts'
+import type { TokenUse } from './token-use.ts'
 
-export type { ClientCredential }
+/** A client as its key shows it. */
+export interface ClientCredential {
+  id: string
+  /** Of the key it came with. */
+  keyHash: Buffer
+  disabled: boolean
+  config: ClientConfig
+}
 
-/** Who is behind a key or a token. Answers are remembered briefly; a change of a client drops its entry at once. */
+/** Who is behind a key or a token, for whoever comes from `address`. What is refused is noted as a security event. */
 export interface Authenticator {
   /** Undefined if there is no such client or the key is another. Throws UNAVAILABLE while the database is down. */
-  client(clientId: string, key: string): Promise<ClientCredential | undefined>
+  client(clientId: string, key: string, address: string): Promise<ClientCredential | undefined>
   /** HTTP clients say who they are by their key alone. */
-  clientByKey(key: string): Promise<ClientCredential | undefined>
+  clientByKey(key: string, address: string): Promise<ClientCredential | undefined>
   clientExists(clientId: string): Promise<boolean>
-  principal(token: string): Promise<Principal | undefined>
+  /** The zones that a client is in, remembered like its credential. */
+  zonesOf(clientId: string): Promise<string[]>
+  /** `name`: the principal that the token has to be of, where the login says it. */
+  principal(token: string, address: string, name?: string): Promise<AuthenticatedPrincipal | undefined>
   forgetClient(clientId: string): void
   forgetPrincipals(): void
 }
 
-export function createAuthenticator(deps: { db: Db; cacheSeconds: number; metrics: Metrics }): Authenticator {
-  const lookups = createBatcher<string, ClientCredential | undefined>({
-    run: async (ids) => {
-      const found = new Map((await findCredentials(deps.db, ids)).map((credential) => [credential.id, credential]))
-      return ids.map((id) => found.get(id))
-    },
-    max: 500,
-    whenDown: 'reject',
-    meter: deps.metrics.batcher('credential'),
-  })
-  const clients = createCache(deps.cacheSeconds, (id) => lookups.add(id))
-  const principals = createCache(deps.cacheSeconds, (hash) => findPrincipalByToken(deps.db, Buffer.from(hash, 'hex')))
-  const keys = createCache(deps.cacheSeconds, (hash) => findCredentialByKey(deps.db, Buffer.from(hash, 'hex')))
+export interface AuthenticatorDeps {
+  db: Db
+  securityLog: SecurityLog
+  tokenUse: TokenUse
+  cacheSeconds: number
+  metrics: Metrics
+}
+
+/** Logins at one moment share a look-up, so that a flood of bad ones costs few statements. */
+const BATCH = 500
+
+export function createAuthenticator(deps: AuthenticatorDeps): Authenticator {
+  const { db, securityLog, tokenUse, cacheSeconds } = deps
+  const meter = deps.metrics.batcher('credential')
+  const clients = createCache(
+    cacheSeconds,
+    lookUp<StoredCredential>(
+      (ids) => findCredentials(db, ids),
+      ({ id }) => [id],
+      endsOfKeys,
+      meter,
+    ),
+  )
+  const keys = createCache(
+    cacheSeconds,
+    lookUp<StoredCredential>(
+      (hashes) => findCredentialsByKey(db, hashes.map(fromHex)),
+      ({ keyHash, previous }) => [keyHash, previous?.keyHash].flatMap((hash) => (hash ? [hash.toString('hex')] : [])),
+      endsOfKeys,
+      meter,
+    ),
+  )
+  const tokens = createCache(
+    cacheSeconds,
+    lookUp<StoredToken>(
+      (hashes) => findTokens(db, hashes.map(fromHex)),
+      ({ hash }) => [hash.toString('hex')],
+      ({ remainingMs }) => remainingMs,
+      meter,
+    ),
+  )
   const nobody = hashSecret('')
 
+  /** Which of the client's keys this is, if it works now. */
+  function judge({ value: stored, endsAt }: Known<StoredCredential>, keyHash: Buffer): ClientCredential | undefined {
+    const { id, disabled, config, previous } = stored
+    const current = sameHash(keyHash, stored.keyHash)
+    const before = previous !== null && sameHash(keyHash, previous.keyHash)
+    if (stored.deleted || !(current || (before && performance.now() < endsAt))) return undefined
+    return { id, keyHash: current ? stored.keyHash : (previous?.keyHash as Buffer), disabled, config }
+  }
+
   return {
-    async client(clientId, key) {
-      const credential = await clients.get(clientId)
-      const same = sameHash(hashSecret(key), credential?.keyHash ?? nobody)
-      return same ? credential : undefined
+    async client(clientId, key, address) {
+      const known = await clients.get(clientId)
+      const keyHash = hashSecret(key)
+      // As long as a look at a real key takes.
+      const login = known ? judge(known, keyHash) : void sameHash(keyHash, nobody)
+      if (!login) securityLog.note(refusedKey(known?.value, keyHash, clientId, address))
+      return login
     },
-    clientByKey: (key) => keys.get(hashSecret(key).toString('hex')),
-    clientExists: async (clientId) => (await clients.get(clientId)) !== undefined,
-    principal: (token) => principals.get(hashSecret(token).toString('hex')),
-    forgetPrincipals: () => principals.forgetAll(),
+    async clientByKey(key, address) {
+      const keyHash = hashSecret(key)
+      const known = await keys.get(keyHash.toString('hex'))
+      const login = known && judge(known, keyHash)
+      if (!login) securityLog.note(refusedKey(known?.value, keyHash, undefined, address))
+      return login
+    },
+    async clientExists(clientId) {
+      const known = await clients.get(clientId)
+      return known !== undefined && !known.value.deleted
+    },
+    zonesOf: async (clientId) => (await clients.get(clientId))?.value.config.zones ?? [],
+    async principal(token, address, name) {
+      const known = await tokens.get(hashSecret(token).toString('hex'))
+      const works = known && !known.value.revoked && performance.now() < known.endsAt
+      if (!works || (name !== undefined && known.value.principal.name !== name)) {
+        securityLog.note(refusedToken(known?.value, works ?? false, address, name))
+        return undefined
+      }
+      const { id: tokenId, principal, grants } = known.value
+      tokenUse.note(tokenId)
+      return { ...principal, tokenId, grants: isScoped(principal.role) ? grants : null, endsAt: known.endsAt }
+    },
+    forgetPrincipals: () => tokens.forgetAll(),
     forgetClient(clientId) {
       clients.forget(clientId)
       // Which keys were this client's is not kept; changes are rare, and a look-up is cheap.
@@ -53,3 +128,38 @@ export function createAuthenticator(deps: { db: Db; cacheSeconds: number; metric
     },
   }
 }
+
+/** What was found, and when the part of it that ends by itself is over, on the clock of performance.now(). */
+interface Known<T> {
+  value: T
+  endsAt: number
+}
+
+/** Look-ups by key that share statements. */
+function lookUp<T>(
+  find: (keys: string[]) => Promise<T[]>,
+  keysOf: (found: T) => string[],
+  remainingMsOf: (found: T) => number | null,
+  meter: BatchMeter,
+): (key: string) => Promise<Known<T> | undefined> {
+  const batcher = createBatcher<string, Known<T> | undefined>({
+    run: async (keys) => {
+      const asked = performance.now()
+      const found = new Map<string, Known<T>>()
+      for (const value of await find(keys)) {
+        const remainingMs = remainingMsOf(value)
+        const known = { value, endsAt: remainingMs === null ? Number.POSITIVE_INFINITY : asked + remainingMs }
+        for (const key of keysOf(value)) found.set(key, known)
+      }
+      return keys.map((key) => found.get(key))
+    },
+    max: BATCH,
+    whenDown: 'reject',
+    meter,
+  })
+  return (key) => batcher.add(key)
+}
+
+const endsOfKeys = ({ previous }: StoredCredential): number | null => previous?.remainingMs ?? null
+
+const fromHex = (hex: string): Buffer => Buffer.from(hex, 'hex')

@@ -4,8 +4,8 @@ import type { Principal, Role } from '../../schemas/principals.ts'
 /** What may be done, and by which roles. The one table that every door asks. */
 const PERMISSIONS = {
   'command:read': ['admin', 'operator', 'technician', 'viewer'],
-  'command:create': ['admin'],
-  'command:cancel': ['admin'],
+  'command:create': ['admin', 'operator'],
+  'command:cancel': ['admin', 'operator'],
   'client:read': ['admin', 'operator', 'technician', 'viewer'],
   'client:manage': ['admin'],
   // Names, roles and times; no secret is ever read.
@@ -17,6 +17,10 @@ const PERMISSIONS = {
   'alert:acknowledge': ['admin', 'operator', 'technician'],
   'metrics:read': ['admin', 'operator', 'technician', 'viewer'],
 } as const satisfies Record<string, readonly Role[]>
+
+/** What these roles send and change is limited to their grants; nobody's reading is. */
+const WITHIN_GRANTS: readonly Role[] = ['operator']
+export const isScoped = (role: Role): boolean => WITHIN_GRANTS.includes(role)
 
 export type Permission = keyof typeof PERMISSIONS
 

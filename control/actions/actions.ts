@@ -1,10 +1,12 @@
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js'
 import { deleteAction, findAction, listActionNames, listActions, putAction } from '../../db/actions.ts'
+import { audited } from '../../db/audit.ts'
 import type { Db } from '../../db/connect.ts'
 import type { Action, PutAction } from '../../schemas/actions.ts'
 import { AppError } from '../../schemas/errors.ts'
 import type { Json } from '../../schemas/json.ts'
 import type { Page, Paging } from '../../schemas/paging.ts'
+import { type Actor, changedBy } from '../access/actor.ts'
 import { createCache } from '../access/cache.ts'
 
 /** Registered actions: how a command's payload is checked and what it gets by default. */
@@ -20,9 +22,9 @@ export interface Actions {
   list(paging: Paging): Promise<Page<Action>>
   /** Throws INVALID_INPUT, naming each fault, if the action has a schema that the payload does not meet. */
   checkPayload(action: Action, payload: Json | undefined): void
-  put(name: string, action: PutAction): Promise<Action>
+  put(actor: Actor, name: string, action: PutAction): Promise<Action>
   /** Throws NOT_FOUND. */
-  remove(name: string): Promise<void>
+  remove(actor: Actor, name: string): Promise<void>
 }
 
 export function createActions(deps: { db: Db; cacheSeconds: number }): Actions {
@@ -62,20 +64,33 @@ export function createActions(deps: { db: Db; cacheSeconds: number }): Actions {
         faults,
       )
     },
-    async put(name, action) {
+    async put(actor, name, action) {
       if (action.payloadSchema) compile(action.payloadSchema)
-      const stored = await putAction(deps.db, name, action)
+      const what = { kind: 'action.put', subject: `action:${name}` } as const
+      const stored = await audited(deps.db, changedBy(actor), what, async (trx) => {
+        const before = await findAction(trx, name)
+        const after = await putAction(trx, name, action)
+        return { before: before ? governed(before) : null, after: governed(after), result: after }
+      })
       cache.forget(name)
       registered.add(name)
       return stored
     },
-    async remove(name) {
-      if (!(await deleteAction(deps.db, name))) throw notFound(name)
+    async remove(actor, name) {
+      const what = { kind: 'action.deleted', subject: `action:${name}` } as const
+      await audited(deps.db, changedBy(actor), what, async (trx) => {
+        const before = await findAction(trx, name)
+        if (!before || !(await deleteAction(trx, name))) throw notFound(name)
+        return { before: governed(before), after: null, result: undefined }
+      })
       cache.forget(name)
       registered.delete(name)
     },
   }
 }
+
+/** What principals decide about an action, as the audit keeps it. */
+const governed = ({ name: _, updatedAt: __, ...action }: Action) => action
 
 const notFound = (name: string): AppError => new AppError('NOT_FOUND', `There is no action ${name}.`)
 

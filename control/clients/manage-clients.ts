@@ -1,9 +1,12 @@
-import { type ClientChange, deleteClient, insertClient, updateClient } from '../../db/clients.ts'
+import { audited } from '../../db/audit.ts'
+import { type ClientChange, deleteClient, findClient, insertClient, updateClient } from '../../db/clients.ts'
 import type { Db } from '../../db/connect.ts'
 import { findUnsettledOfDeleted } from '../../db/executions.ts'
-import type { Client, CreateClient, UpdateClient } from '../../schemas/clients.ts'
+import type { AuditKind } from '../../schemas/audit.ts'
+import type { Client, CreateClient, RotateKey, UpdateClient } from '../../schemas/clients.ts'
 import { AppError } from '../../schemas/errors.ts'
 import type { Settings } from '../../schemas/settings.ts'
+import { type Actor, changedBy } from '../access/actor.ts'
 import type { Authenticator } from '../access/authenticate.ts'
 import { hashSecret, newSecret } from '../access/secrets.ts'
 import type { Dispatch } from '../executions/dispatch.ts'
@@ -25,14 +28,19 @@ export interface ClientDeps {
 /** Registers a client. The key is answered once and kept only as a hash. Throws CONFLICT if the id is taken. */
 export async function createClient(
   deps: ClientDeps,
+  actor: Actor,
   body: CreateClient,
 ): Promise<{ client: Client; clientKey: string }> {
   // A deleted client's id may be used again: what was meant for the old device is nothing for the new one.
   await abandonOfDeleted(deps, body.id)
   const clientKey = newSecret('sbk')
   const maxInFlight = body.maxInFlight ?? deps.settings.DEFAULT_MAX_IN_FLIGHT
-  const client = await insertClient(deps.db, { ...body, maxInFlight }, hashSecret(clientKey))
-  if (!client) throw new AppError('CONFLICT', `There already is a client ${body.id}.`)
+  const what = { kind: 'client.created', subject: subjectOf(body.id) } as const
+  const client = await audited(deps.db, changedBy(actor), what, async (trx) => {
+    const inserted = await insertClient(trx, { ...body, maxInFlight }, hashSecret(clientKey))
+    if (!inserted) throw new AppError('CONFLICT', `There already is a client ${body.id}.`)
+    return { before: null, after: governed(inserted), result: inserted }
+  })
   deps.authenticator.forgetClient(client.id)
   await deps.transport.retainPresence(client.id, { state: 'offline', since: client.presenceSince })
   await deps.transport.retainConfig(client.id, { zones: client.zones, maxInFlight: client.maxInFlight })
@@ -40,8 +48,8 @@ export async function createClient(
 }
 
 /** A live session learns of its new zones and window at once. Throws NOT_FOUND. */
-export async function changeClient(deps: ClientDeps, id: string, change: UpdateClient): Promise<Client> {
-  const client = await update(deps, id, change)
+export async function changeClient(deps: ClientDeps, actor: Actor, id: string, change: UpdateClient): Promise<Client> {
+  const client = await update(deps, actor, id, 'client.updated', change)
   await tellConfig(deps, client)
   return client
 }
@@ -56,24 +64,36 @@ export async function tellConfig(deps: ClientDeps, client: Client): Promise<void
   deps.dispatch.wake(session)
 }
 
-/** The old key stops working at once, and live sessions that used it end. Throws NOT_FOUND. */
-export async function rotateKey(deps: ClientDeps, id: string): Promise<string> {
+/**
+ * The old key stops working at once, and live sessions that used it end; with a grace both happen when that is over. The key
+ * before the old one stops working in any case. Throws NOT_FOUND.
+ */
+export async function rotateKey(
+  deps: ClientDeps,
+  actor: Actor,
+  id: string,
+  { graceSeconds = 0 }: RotateKey,
+): Promise<string> {
   const clientKey = newSecret('sbk')
-  await update(deps, id, { keyHash: hashSecret(clientKey) })
-  disconnect(deps, id, 'its key was rotated')
+  await update(deps, actor, id, 'client.key_rotated', { keyHash: hashSecret(clientKey), graceSeconds })
+  if (graceSeconds === 0) disconnect(deps, id, 'its key was rotated')
   return clientKey
 }
 
 /** A disabled client cannot connect and is no target; what it was handed stays for its report. Throws NOT_FOUND. */
-export async function setDisabled(deps: ClientDeps, id: string, disabled: boolean): Promise<Client> {
-  const client = await update(deps, id, { disabled })
+export async function setDisabled(deps: ClientDeps, actor: Actor, id: string, disabled: boolean): Promise<Client> {
+  const client = await update(deps, actor, id, disabled ? 'client.disabled' : 'client.enabled', { disabled })
   if (disabled) disconnect(deps, id, 'it was disabled')
   return client
 }
 
 /** Soft: history stays. What was never handed out is cancelled, the rest cannot be known. Throws NOT_FOUND. */
-export async function removeClient(deps: ClientDeps, id: string): Promise<void> {
-  if (!(await deleteClient(deps.db, id))) throw clientNotFound(id)
+export async function removeClient(deps: ClientDeps, actor: Actor, id: string): Promise<void> {
+  await audited(deps.db, changedBy(actor), { kind: 'client.deleted', subject: subjectOf(id) }, async (trx) => {
+    const before = await findClient(trx, id)
+    if (!before || !(await deleteClient(trx, id))) throw clientNotFound(id)
+    return { before: governed(before), after: null, result: undefined }
+  })
   deps.authenticator.forgetClient(id)
   disconnect(deps, id, 'it was deleted')
   await abandonOfDeleted(deps, id)
@@ -101,9 +121,32 @@ function disconnect(deps: ClientDeps, id: string, why: string): void {
   deps.transport.disconnect(id, why)
 }
 
-async function update(deps: ClientDeps, id: string, change: ClientChange): Promise<Client> {
-  const client = await updateClient(deps.db, id, change)
-  if (!client) throw clientNotFound(id)
+async function update(
+  deps: ClientDeps,
+  actor: Actor,
+  id: string,
+  kind: AuditKind,
+  change: ClientChange,
+): Promise<Client> {
+  const client = await audited(deps.db, changedBy(actor), { kind, subject: subjectOf(id) }, async (trx) => {
+    const before = await findClient(trx, id)
+    const after = before && (await updateClient(trx, id, change))
+    if (!before || !after) throw clientNotFound(id)
+    // That there is a new key is what can be told of it.
+    const key = change.keyHash ? { graceSeconds: change.graceSeconds ?? 0 } : {}
+    return { before: governed(before), after: { ...governed(after), ...key }, result: after }
+  })
   deps.authenticator.forgetClient(id)
   return client
 }
+
+export const subjectOf = (clientId: string): string => `client:${clientId}`
+
+/** What principals decide about a client, as the audit keeps it. */
+export const governed = ({ name, zones, disabled, maxInFlight, metadata }: Client) => ({
+  name,
+  zones,
+  disabled,
+  maxInFlight,
+  metadata,
+})

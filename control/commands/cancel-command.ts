@@ -2,24 +2,29 @@ import type { Db } from '../../db/connect.ts'
 import { findExecutionKeys } from '../../db/executions.ts'
 import type { CancelCommand, CancelOutcome } from '../../schemas/commands.ts'
 import { isSettled } from '../../schemas/executions.ts'
+import type { Actor } from '../access/actor.ts'
 import type { Dispatch } from '../executions/dispatch.ts'
 import type { Applied, Ledger } from '../executions/ledger.ts'
 import type { Sessions } from '../sessions/sessions.ts'
+import { requireGrants } from './allowance.ts'
 import { readCommand } from './read-commands.ts'
 
 /**
- * Withdraws what was never handed over; asks the client about the rest, whose report decides (rule 8). Throws NOT_FOUND.
+ * Withdraws what was never handed over; asks the client about the rest, whose report decides (rule 8). Throws NOT_FOUND,
+ * ACTION_NOT_ALLOWED.
  */
 export async function cancelCommand(
   deps: { db: Db; ledger: Ledger; dispatch: Dispatch; sessions: Sessions },
+  actor: Actor,
   id: string,
   { reason, clientIds }: CancelCommand,
 ): Promise<CancelOutcome> {
-  await readCommand(deps.db, id)
+  await requireGrants(deps.db, actor, await readCommand(deps.db, id), clientIds)
   const keys = await findExecutionKeys(deps.db, id, clientIds)
   const applied = await Promise.all(
     keys.map(async (key) => {
-      const change = await deps.ledger.apply(key, { type: 'cancel', reason: reason ?? null }, 'reject')
+      const input = { type: 'cancel', reason: reason ?? null, by: actor.principal.name } as const
+      const change = await deps.ledger.apply(key, input, 'reject')
       if (change?.effect === 'send-cancel')
         await deps.dispatch.sendCancel(deps.sessions.get(key.clientId), id, change.after)
       return change

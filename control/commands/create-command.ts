@@ -1,25 +1,29 @@
 import { createHash } from 'node:crypto'
+import type { RateLimiterAbstract } from 'rate-limiter-flexible'
 import { v7 as uuid } from 'uuid'
 import type { Db } from '../../db/connect.ts'
 import {
   findIdempotencyKey,
-  findPreview,
   type InsertedCommand,
   insertCommands,
   type NewCommand,
   previewTargets,
-  type Refusal,
 } from '../../db/new-commands.ts'
 import { type Command, type CommandPreview, type CreateCommand, targetOf } from '../../schemas/commands.ts'
-import { AppError, type ErrorCode } from '../../schemas/errors.ts'
-import type { Principal } from '../../schemas/principals.ts'
+import { AppError, type LimitState } from '../../schemas/errors.ts'
 import type { Settings } from '../../schemas/settings.ts'
+import type { Actor } from '../access/actor.ts'
+import type { Authenticator } from '../access/authenticate.ts'
+import type { SecurityLog } from '../access/security-log.ts'
 import type { Actions } from '../actions/actions.ts'
 import { type Batcher, createBatcher } from '../batcher.ts'
 import type { Dispatch } from '../executions/dispatch.ts'
 import type { Metrics } from '../metrics/metrics.ts'
 import type { Sessions } from '../sessions/sessions.ts'
+import { type Allowance, findAllowance } from './allowance.ts'
+import { dayState, minuteShare } from './limits.ts'
 import { readCommand } from './read-commands.ts'
+import { refusalError } from './refusals.ts'
 
 export interface CreateCommandDeps {
   db: Db
@@ -29,11 +33,18 @@ export interface CreateCommandDeps {
   dispatch: Dispatch
   commandInserts: CommandInserts
   metrics: Metrics
+  authenticator: Authenticator
+  securityLog: SecurityLog
+  /** Counts commands per minute. */
+  minuteCounter: RateLimiterAbstract
   /** Named point of the way, for the tests that end the process there. */
   passed?(point: 'create-committed'): void
 }
 
-/** Creates on their way to PostgreSQL: commands for one client share a statement, a group has one to itself. */
+/**
+ * Creates on their way to PostgreSQL: commands for one client share a statement, a group has one to itself. Those that count
+ * against a quota wait for its counter, and nobody else's for them.
+ */
 export interface CommandInserts {
   add(command: NewCommand): Promise<InsertedCommand>
   /** Whether commands were refused just now for want of PostgreSQL. */
@@ -42,10 +53,11 @@ export interface CommandInserts {
 }
 
 export function createCommandInserts(db: Db, settings: Settings, metrics: Metrics): CommandInserts {
+  const limits = { maxPendingPerClient: settings.MAX_PENDING_PER_CLIENT, dayTimeZone: settings.DAY_TIME_ZONE }
   const inserts = (max: number, name: string): Batcher<NewCommand, InsertedCommand> =>
     createBatcher<NewCommand, InsertedCommand>({
       run: async (commands) => {
-        const inserted = await insertCommands(db, commands, settings.MAX_PENDING_PER_CLIENT)
+        const inserted = await insertCommands(db, commands, limits)
         const results = new Map(inserted.map((result) => [result.id, result]))
         return commands.map((command) => results.get(command.id) as InsertedCommand)
       },
@@ -53,70 +65,120 @@ export function createCommandInserts(db: Db, settings: Settings, metrics: Metric
       whenDown: 'reject',
       meter: metrics.batcher(name),
     })
-  const single = inserts(200, 'create')
-  // Ten thousand rows take their time: nobody's command for one client waits behind them.
-  const group = inserts(1, 'create_group')
+  const free = { single: inserts(200, 'create'), group: inserts(1, 'create_group') }
+  const limited = { single: inserts(200, 'create_limited'), group: inserts(1, 'create_group_limited') }
+  const all = [free.single, free.group, limited.single, limited.group]
   return {
-    add: (command) => (command.target.kind === 'client' ? single : group).add(command),
-    failing: () => single.failing() || group.failing(),
+    add(command) {
+      const { single, group } = command.quota === null ? free : limited
+      // Ten thousand rows take their time: nobody's command for one client waits behind them.
+      return (command.target.kind === 'client' ? single : group).add(command)
+    },
+    failing: () => all.some((batcher) => batcher.failing()),
     stop: async () => {
-      await Promise.all([single.stop(), group.stop()])
+      await Promise.all(all.map((batcher) => batcher.stop()))
     },
   }
+}
+
+/** A command that was stored, or found under its key; `limits`: how those stand that it counts against. */
+interface Created {
+  command: Command
+  replayed: boolean
+  limits: LimitState[]
 }
 
 /**
  * Stores a command and the frozen list of its executions, then lets the clients' sessions know. Resolves after the commit.
  * A repeated Idempotency-Key answers the command as it is now, `replayed`; with another body it is IDEMPOTENCY_MISMATCH.
+ * Throws ACTION_NOT_ALLOWED, RATE_LIMIT and DAILY_LIMIT for a principal with grants.
  */
 export async function createCommand(
   deps: CreateCommandDeps,
-  principal: Principal,
+  actor: Actor,
   body: CreateCommand,
   idempotencyKey: string | undefined,
-): Promise<{ command: Command; replayed: boolean }> {
+): Promise<Created> {
   const requestHash = createHash('sha256').update(JSON.stringify(body)).digest('hex')
   const id = uuid()
   const target = targetOf(body)
   // Announced before the commit, so that no session's own claim gets ahead of the one publish for the group.
   const group = target.kind === 'client' ? undefined : deps.dispatch.openGroup(id, target)
   try {
-    const { command, clientIds } = await store(deps, principal, id, body, idempotencyKey, requestHash)
+    const { command, clientIds, limits } = await store(deps, actor, id, body, idempotencyKey, requestHash)
     deps.metrics.commandCreated(body.action, target.kind)
     deps.passed?.('create-committed')
     if (group) void group.send(clientIds)
     else for (const clientId of clientIds) deps.dispatch.wake(deps.sessions.get(clientId))
-    return { command, replayed: false }
+    return { command, replayed: false, limits }
   } catch (error) {
     void group?.send([])
     // Whatever refuses it now, a request that was accepted once is answered with what became of it.
     if (idempotencyKey === undefined || !(error instanceof AppError) || error.code === 'UNAVAILABLE') throw error
-    const known = await findIdempotencyKey(deps.db, principal.id, idempotencyKey)
+    const known = await findIdempotencyKey(deps.db, actor.principal.id, idempotencyKey)
     if (!known) throw error
     if (known.requestHash !== requestHash) {
       throw new AppError('IDEMPOTENCY_MISMATCH', 'This Idempotency-Key was used with another body.')
     }
-    return { command: await readCommand(deps.db, known.commandId), replayed: true }
+    return { command: await readCommand(deps.db, known.commandId), replayed: true, limits: [] }
   }
 }
 
-/** Who would get this command now, and who of the group would not. */
-export async function previewCommand(deps: CreateCommandDeps, body: CreateCommand): Promise<CommandPreview> {
+/** Who would get this command now, and who of the group would not. Throws ACTION_NOT_ALLOWED as sending it would. */
+export async function previewCommand(
+  deps: CreateCommandDeps,
+  actor: Actor,
+  body: CreateCommand,
+): Promise<CommandPreview> {
+  const target = targetOf(body)
+  await findAllowance(deps, actor.principal, body.action, target)
   const action = await deps.actions.find(body.action)
   if (action) deps.actions.checkPayload(action, body.payload)
   const priority = body.priority ?? action?.priority ?? DEFAULT_PRIORITY
-  return previewTargets(deps.db, targetOf(body), priority, deps.settings.MAX_PENDING_PER_CLIENT)
+  return previewTargets(deps.db, target, priority, deps.settings.MAX_PENDING_PER_CLIENT)
 }
 
 async function store(
   deps: CreateCommandDeps,
-  principal: Principal,
+  actor: Actor,
   id: string,
   body: CreateCommand,
   idempotencyKey: string | undefined,
   requestHash: string,
-): Promise<{ command: Command; clientIds: string[] }> {
-  const { settings, actions, commandInserts } = deps
+): Promise<{ command: Command; clientIds: string[]; limits: LimitState[] }> {
+  const { principal } = actor
+  const target = targetOf(body)
+  const allowance = await findAllowance(deps, principal, body.action, target)
+  const share = allowance && (await minuteShare(deps, actor, allowance))
+  try {
+    const command: NewCommand = {
+      ...(await complete(deps, body)),
+      id,
+      principalId: principal.id,
+      createdBy: principal.name,
+      idempotencyKey: idempotencyKey ?? null,
+      requestHash,
+      target,
+      quota: allowance && quotaOf(allowance),
+    }
+    const inserted = await deps.commandInserts.add(command)
+    if (inserted.refusal !== null) throw await refusalError(deps, actor, command, inserted)
+    const limits = [share?.state, inserted.day && dayState(inserted.day)].filter((state) => state != null)
+    return { command: presentNew(command, inserted), clientIds: inserted.clientIds, limits }
+  } catch (error) {
+    await share?.giveBack()
+    throw error
+  }
+}
+
+const quotaOf = ({ everyone, byClient, grants }: Allowance): NewCommand['quota'] => ({
+  everyone,
+  byClient,
+  dayLimits: Object.fromEntries([...grants].map(([scope, { maxCommandsPerDay }]) => [scope, maxCommandsPerDay])),
+})
+
+/** The body with what its action and the settings say about the rest. Throws PAYLOAD_TOO_LARGE, INVALID_INPUT. */
+async function complete({ settings, actions }: CreateCommandDeps, body: CreateCommand) {
   const size = body.payload === undefined ? 0 : Buffer.byteLength(JSON.stringify(body.payload))
   if (size > settings.MAX_PAYLOAD_BYTES) {
     throw new AppError(
@@ -126,13 +188,7 @@ async function store(
   }
   const action = await actions.find(body.action)
   if (action) actions.checkPayload(action, body.payload)
-  const command: NewCommand = {
-    id,
-    principalId: principal.id,
-    createdBy: principal.name,
-    idempotencyKey: idempotencyKey ?? null,
-    requestHash,
-    target: targetOf(body),
+  return {
     action: body.action,
     payload: body.payload,
     priority: body.priority ?? action?.priority ?? DEFAULT_PRIORITY,
@@ -146,61 +202,9 @@ async function store(
     ttlSeconds: body.ttlSeconds ?? action?.ttlSeconds ?? settings.DEFAULT_TTL_SECONDS,
     expectedTargets: body.expectedTargets ?? null,
   }
-  const inserted = await commandInserts.add(command)
-  if (inserted.refusal === 'targets_changed') throw await targetsChanged(deps, command)
-  if (inserted.refusal !== null) throw refusalError(inserted.refusal, command, settings)
-  return { command: presentNew(command, inserted), clientIds: inserted.clientIds }
 }
 
 const DEFAULT_PRIORITY = 5
-
-const nameOf = ({ target }: NewCommand): string =>
-  target.kind === 'client' ? target.clientId : target.kind === 'zone' ? `zone ${target.zone}` : 'the broadcast'
-
-type RefusalText = (command: NewCommand, settings: Settings) => string
-const REFUSALS: Record<Exclude<Refusal, 'targets_changed'>, { code: ErrorCode; path?: string; text: RefusalText }> = {
-  unknown_client: { code: 'NOT_FOUND', text: (command) => `There is no client ${nameOf(command)}.` },
-  no_targets: {
-    code: 'NO_TARGETS',
-    text: (command) => `Nobody can be sent this: ${nameOf(command)} has no client that is enabled and has room.`,
-  },
-  disabled: { code: 'CLIENT_DISABLED', text: (command) => `Client ${nameOf(command)} is disabled.` },
-  past_expiry: { code: 'INVALID_INPUT', path: 'expiresAt', text: () => 'expiresAt is in the past.' },
-  never_due: {
-    code: 'INVALID_INPUT',
-    path: 'notBefore',
-    text: () => 'notBefore is not before the expiry: the command could never run.',
-  },
-  queue_full: {
-    code: 'QUEUE_FULL',
-    text: (command, settings) =>
-      `Client ${nameOf(command)} has ${settings.MAX_PENDING_PER_CLIENT} commands waiting; only priority 10 is accepted.`,
-  },
-  key_in_use: {
-    code: 'CONFLICT',
-    text: () => 'This Idempotency-Key was forgotten while it was looked up; repeat the request.',
-  },
-}
-
-function refusalError(refusal: keyof typeof REFUSALS, command: NewCommand, settings: Settings): AppError {
-  const { code, path, text } = REFUSALS[refusal]
-  const message = text(command, settings)
-  return new AppError(code, message, path ? [{ path, message }] : undefined)
-}
-
-/** 409 with who came and who went since the preview. */
-async function targetsChanged(deps: CreateCommandDeps, command: NewCommand): Promise<AppError> {
-  const shown = await findPreview(deps.db, command.expectedTargets as string)
-  const now = await previewTargets(deps.db, command.target, command.priority, deps.settings.MAX_PENDING_PER_CLIENT)
-  const message = `The targets of ${nameOf(command)} are no longer those of the preview; nothing is stored.`
-  if (!shown) return new AppError('TARGETS_CHANGED', `${message} The preview itself is forgotten.`)
-  const before = new Set(shown)
-  const after = new Set(now.targets.map((target) => target.clientId))
-  return new AppError('TARGETS_CHANGED', message, undefined, {
-    added: [...after.difference(before)],
-    removed: [...before.difference(after)],
-  })
-}
 
 /** What was just committed, without reading it back. */
 function presentNew(command: NewCommand, stored: Extract<InsertedCommand, { refusal: null }>): Command {

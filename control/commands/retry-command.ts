@@ -2,7 +2,9 @@ import type { Db } from '../../db/connect.ts'
 import { findExecutionKeys } from '../../db/executions.ts'
 import type { Command, ResolveExecution, RetryCommand, RetryOutcome } from '../../schemas/commands.ts'
 import { AppError } from '../../schemas/errors.ts'
+import type { Actor } from '../access/actor.ts'
 import type { Ledger } from '../executions/ledger.ts'
+import { requireGrants } from './allowance.ts'
 import { readCommand } from './read-commands.ts'
 
 interface RetryDeps {
@@ -10,32 +12,37 @@ interface RetryDeps {
   ledger: Ledger
 }
 
-/** Permits a new attempt of what failed, was rejected, expired or is unknown. Throws NOT_FOUND. */
+/** Permits a new attempt of what failed, was rejected, expired or is unknown. Throws NOT_FOUND, ACTION_NOT_ALLOWED. */
 export async function retryCommand(
   deps: RetryDeps,
+  actor: Actor,
   id: string,
   { clientIds, ttlSeconds }: RetryCommand,
 ): Promise<RetryOutcome> {
   const command = await readCommand(deps.db, id)
+  await requireGrants(deps.db, actor, command, clientIds)
   const keys = await findExecutionKeys(deps.db, id, clientIds)
-  const input = { type: 'retry', ttlSeconds: ttlSeconds ?? timeToLive(command) } as const
+  const input = { type: 'retry', ttlSeconds: ttlSeconds ?? timeToLive(command), by: actor.principal.name } as const
   const applied = await Promise.all(keys.map((key) => deps.ledger.apply(key, input, 'reject')))
   const retried = applied.filter((change) => change && change.after !== change.before).length
   return { retried, skipped: applied.length - retried }
 }
 
-/** Ends an outcome that nobody can tell by a principal's word. Throws NOT_FOUND, or CONFLICT if the outcome is known. */
+/** Ends an outcome that nobody can tell by a principal's word. Throws NOT_FOUND, ACTION_NOT_ALLOWED, or CONFLICT if the outcome is known. */
 export async function resolveExecution(
   deps: RetryDeps,
+  actor: Actor,
   id: string,
   clientId: string,
   { outcome, note }: ResolveExecution,
 ): Promise<void> {
   const command = await readCommand(deps.db, id)
+  await requireGrants(deps.db, actor, command, [clientId])
+  const by = actor.principal.name
   const input =
     outcome === 'retry'
-      ? ({ type: 'retry', ttlSeconds: timeToLive(command) } as const)
-      : ({ type: 'resolve', outcome, note } as const)
+      ? ({ type: 'retry', ttlSeconds: timeToLive(command), by } as const)
+      : ({ type: 'resolve', outcome, note, by } as const)
   // A deleted client can be sent nothing more; what happened on it can still be found out.
   const [key] = outcome === 'retry' ? await findExecutionKeys(deps.db, id, [clientId]) : [{ commandId: id, clientId }]
   const known = key && (await deps.ledger.apply(key, { type: 'due' }, 'reject'))

@@ -22,16 +22,19 @@ export type Input =
   | { type: 'session-ready'; epoch: number; journalId: string | null; statusSeen: boolean }
   /** `journalId`: what the session that carried the report had published. */
   | { type: 'report'; report: Report; journalId: string | null }
-  | { type: 'cancel'; reason: string | null }
+  /** `by`, here and below: the principal who said so. */
+  | { type: 'cancel'; reason: string | null; by?: string }
   /** A principal permits another run of what did not succeed; `ttlSeconds`: its time to live starts anew. */
-  | { type: 'retry'; ttlSeconds: number }
+  | { type: 'retry'; ttlSeconds: number; by?: string }
   /** A principal's word about an outcome that nobody can tell. */
-  | { type: 'resolve'; outcome: 'completed' | 'failed'; note: string }
+  | { type: 'resolve'; outcome: 'completed' | 'failed'; note: string; by?: string }
   /** The client is deleted: nobody will ever report. */
   | { type: 'abandon' }
   | { type: 'due' }
   | { type: 'expire' }
   | { type: 'timeout' }
+
+type InputOf<T extends Input['type']> = Extract<Input, { type: T }>
 
 export interface Context {
   /** The database's clock, milliseconds. */
@@ -114,13 +117,13 @@ export function transition(state: ExecutionState, input: Input, context: Context
     case 'report':
       return report(state, input.report, input.journalId, context)
     case 'cancel':
-      return cancel(state, input.reason, context)
+      return cancel(state, input, context)
     case 'abandon':
       return abandon(state, context)
     case 'retry':
-      return retry(state, input.ttlSeconds, context)
+      return retry(state, input, context)
     case 'resolve':
-      return resolve(state, input.outcome, input.note, context)
+      return resolve(state, input, context)
     case 'due':
       return due(state, context)
     case 'expire':
@@ -270,17 +273,20 @@ function redeliver(state: ExecutionState, session: { epoch: number; journalId: s
   }
 }
 
-function cancel(state: ExecutionState, reason: string | null, context: Context): Transition {
+function cancel(state: ExecutionState, { reason, by }: InputOf<'cancel'>, context: Context): Transition {
   if (isSettled(state.status)) return still(state)
   if (state.cancelRequestedAt !== null) return { state, events: [], effect: 'send-cancel' }
   const asked: ExecutionState = { ...state, cancelRequestedAt: context.now, cancelReason: reason }
-  const requested = event(asked, 'execution.cancel_requested', reason === null ? {} : { reason })
+  const requested = event(asked, 'execution.cancel_requested', {
+    ...(reason === null ? {} : { reason }),
+    ...saidBy(by),
+  })
   if (state.status === 'pending') return after(requested, withdraw(asked, 'cancelled', context))
   return { state: asked, events: [requested], effect: 'send-cancel' }
 }
 
 /** Only a principal permits a second run of an at_most_once action; the older attempt's late report still counts. */
-function retry(state: ExecutionState, ttlSeconds: number, context: Context): Transition {
+function retry(state: ExecutionState, { ttlSeconds, by }: InputOf<'retry'>, context: Context): Transition {
   if (!(RETRYABLE as Status[]).includes(state.status)) return still(state)
   const silent = firstJournal(state, state.attempt) !== undefined && endedSilently(state)
   const next: ExecutionState = {
@@ -290,13 +296,13 @@ function retry(state: ExecutionState, ttlSeconds: number, context: Context): Tra
     notBefore: null,
     expiresAt: context.now + ttlSeconds * 1000,
   }
-  return { state: next, events: [event(next, 'execution.retried', { after: state.status })] }
+  return { state: next, events: [event(next, 'execution.retried', { after: state.status, ...saidBy(by) })] }
 }
 
-function resolve(state: ExecutionState, outcome: 'completed' | 'failed', note: string, context: Context): Transition {
+function resolve(state: ExecutionState, { outcome, note, by }: InputOf<'resolve'>, context: Context): Transition {
   if (state.status !== 'outcome_unknown') return still(state)
   const error = outcome === 'failed' ? { code: 'RESOLVED', message: note } : null
-  const resolved = event(state, 'execution.resolved', { outcome, note })
+  const resolved = event(state, 'execution.resolved', { outcome, note, ...saidBy(by) })
   return after(resolved, settle({ ...state, completedBefore: null }, outcome, context, { error }))
 }
 
@@ -476,6 +482,8 @@ function settle(
 function event(state: ExecutionState, type: EventType, data: Record<string, Json> = {}): EventDraft {
   return { type, attempt: state.attempt, data }
 }
+
+const saidBy = (by: string | undefined): { by?: string } => (by === undefined ? {} : { by })
 
 /** A report that moved nothing is still part of the record. */
 function recorded(state: ExecutionState, attempt: number, said: Report): Transition {

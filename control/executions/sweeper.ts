@@ -7,6 +7,8 @@ import {
   findNeglectedSessions,
   findOrphanedClaims,
 } from '../../db/overdue-executions.ts'
+import { forgetUsage } from '../../db/quotas.ts'
+import { forgetSecurityEvents } from '../../db/security-events.ts'
 import { abandonOfDeleted } from '../clients/manage-clients.ts'
 import { type Clock, createClock } from '../clock.ts'
 import type { Sessions } from '../sessions/sessions.ts'
@@ -29,6 +31,7 @@ export interface SweeperDeps {
   transport: Transport
   intervalSeconds: number
   idempotencyKeySeconds: number
+  securityEventSeconds: number
 }
 
 const BATCH = 500
@@ -50,6 +53,8 @@ export function createSweeper(deps: SweeperDeps): Sweeper {
       await abandonOfDeleted(deps, null)
       await forgetIdempotencyKeys(deps.db, deps.idempotencyKeySeconds, 10_000)
       await forgetPreviews(deps.db, PREVIEW_SECONDS)
+      await forgetSecurityEvents(deps.db, deps.securityEventSeconds, 10_000)
+      await forgetUsage(deps.db)
     }
   }
 

@@ -1,8 +1,9 @@
 import type { Logger } from 'pino'
-import { type ClientCredential, markSilent } from '../../db/clients.ts'
+import { markSilent } from '../../db/clients.ts'
 import type { Db } from '../../db/connect.ts'
 import type { ClientStatus } from '../../schemas/clients.ts'
 import type { CancelMessage, CommandMessage, Report } from '../../schemas/messages.ts'
+import type { ClientCredential } from '../access/authenticate.ts'
 import type { Dispatch } from '../executions/dispatch.ts'
 import type { Applied, Ledger } from '../executions/ledger.ts'
 import type { Outlet, Transport } from '../transport.ts'
@@ -24,6 +25,8 @@ export interface HttpSessions {
   ping(clientId: string, status: ClientStatus): Promise<void>
   /** An HTTP client has a command when it first speaks of it. */
   report(clientId: string, commandId: string, report: Report): Promise<Applied>
+  /** Closes the client's stream if it was opened with this key. */
+  disconnect(clientId: string, why: string, keyHash: Buffer): void
   start(): void
   /** Closes every stream and waits until the sessions have ended. */
   stop(): Promise<void>
@@ -42,6 +45,7 @@ export interface HttpSessionsDeps {
 
 interface Open {
   session: Session
+  keyHash: Buffer
   stream: Stream
   /** performance.now() of the last ping, or of the opening. */
   heardAt: number
@@ -99,6 +103,7 @@ export function createHttpSessions(deps: HttpSessionsDeps): HttpSessions {
       session.subscription = 'granted'
       const current: Open = {
         session,
+        keyHash: client.keyHash,
         stream,
         heardAt: performance.now(),
         silent: false,
@@ -145,6 +150,11 @@ export function createHttpSessions(deps: HttpSessionsDeps): HttpSessions {
         if (has) session.forwarded.delete(`${commandId} ${has.after.attempt}`)
       }
       return deps.uplink.report(clientId, commandId, report, session?.journalId ?? null, 'reject')
+    },
+
+    disconnect(clientId, why, keyHash) {
+      const current = open.get(clientId)
+      if (current?.keyHash.equals(keyHash)) void outlet.close(current.session, why)
     },
 
     start() {

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Alert } from '../../schemas/alerts.ts'
-import { createPrincipal, expectProblem, readAll } from '../api/support.ts'
+import { createPrincipal, expectProblem, grantEverything, readAll } from '../api/support.ts'
 import { command, register } from '../broker/support/scene.ts'
 import { cliFor } from '../cli/support/run.ts'
 import { createOwnServer, type TestDatabase } from '../support/database.ts'
@@ -76,6 +76,7 @@ test('every role reads; administrators, operators and technicians acknowledge', 
     await fail(clientId, 'rejected')
     const alert = await untilOpen(server, 'command_failed', clientId)
     const api = httpClient(server.http, await createPrincipal(server, role, `${role}-1`))
+    if (role === 'operator') await grantEverything(server, `${role}-1`)
     expect((await api.get(`/alerts?clientId=${clientId}`)).body.items).toEqual([alert])
     const answer = await api.post(`/alerts/${alert.id}/acknowledge`)
     if (role === 'viewer') expectProblem(answer, 403, 'FORBIDDEN')

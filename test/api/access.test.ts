@@ -1,9 +1,7 @@
 import { createHash, randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { apiRoutes } from '../../api/server.ts'
-import type { Permission } from '../../control/access/permissions.ts'
 import type { Control } from '../../control/control.ts'
-import type { Role } from '../../schemas/principals.ts'
 import { parseSettings } from '../../schemas/settings.ts'
 import { httpClient } from '../support/http.ts'
 import { startServer, type TestServer } from '../support/server.ts'
@@ -23,7 +21,8 @@ let clientKey: string
 let commandId: string
 
 beforeAll(async () => {
-  server = await startServer()
+  // Hundreds of wrong tokens come from one address here.
+  server = await startServer({ HTTP_LOGIN_FAILURES_PER_MINUTE: 100_000 })
   clientKey = (await server.api.post('/clients', { id: 'c1' })).body.clientKey
   commandId = (await server.api.post('/commands', { clientId: 'c1', action: 'print' })).body.id
   await server.api.send('PUT', '/actions/print', {})
@@ -31,9 +30,6 @@ beforeAll(async () => {
 afterAll(() => server.stop())
 
 const NO_ALERT = '0198c0de-0000-7000-8000-000000000000'
-
-/** Who, apart from an administrator, may do what changes something. */
-const MAY_CHANGE: Partial<Record<Permission, Role[]>> = { 'alert:acknowledge': ['operator', 'technician'] }
 
 /** The route with things that exist, so that only the right to it is in question. */
 const real = (path: string): string =>
@@ -55,31 +51,12 @@ test('the list of routes is the one that is served', () => {
   expect(routes.length).toBeGreaterThan(15)
 })
 
-describe.each(routes)('$method $path', ({ method, path, permission }) => {
+describe.each(routes)('$method $path', ({ method, path }) => {
   test('without a token, and with a wrong one, is UNAUTHORIZED', async () => {
     await refused(undefined, method, path, 401, 'UNAUTHORIZED')
     await refused('sbt_wrong-0123456789-0123456789', method, path, 401, 'UNAUTHORIZED')
   })
   test('with a client key is UNAUTHORIZED', () => refused(clientKey, method, path, 401, 'UNAUTHORIZED'))
-
-  for (const role of ['viewer', 'technician', 'operator'] as const) {
-    if (method === 'get') {
-      test(`may be read by a ${role}`, async () => {
-        const token = await createPrincipal(server, role, `${role}-${randomUUID()}`)
-        // The head is enough: some answers are streams without an end.
-        const leaving = new AbortController()
-        const headers = { authorization: `Bearer ${token}` }
-        const answer = await fetch(`${server.http}/api${real(path)}`, { headers, signal: leaving.signal })
-        expect(answer.status).toBe(200)
-        leaving.abort()
-      })
-    } else if (!MAY_CHANGE[permission as Permission]?.includes(role)) {
-      test(`is FORBIDDEN to a ${role}`, async () => {
-        const token = await createPrincipal(server, role, `${role}-${randomUUID()}`)
-        await refused(token, method, path, 403, 'FORBIDDEN')
-      })
-    }
-  }
 })
 
 describe.each(clientDoors)("a client's own door: $method $path", ({ method, path }) => {

@@ -50,7 +50,7 @@ test('the same key and body answer the command as it is now, and store nothing',
   expect(device.received().filter(({ payload }) => payload.type === 'command')).toHaveLength(1)
   await device.end()
   // Its going offline is an event: the next test counts events.
-  await until(async () => (await server.api.get('/clients/now')).body.presence === 'offline', 'offline')
+  await until(async () => (await server.api.get('/clients/now')).body.presence === 'offline', 'now offline')
 })
 
 test.each([

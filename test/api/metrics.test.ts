@@ -182,6 +182,8 @@ test('refused logins are counted by their cause, and dropped messages by their c
     'mqtt_logins_refused_total{reason="not_authorized"}': 2,
     'mqtt_messages_dropped_total{code="INVALID_INPUT"}': 1,
     'mqtt_messages_dropped_total{code="NOT_FOUND"}': 1,
+    'security_events_total{kind="bad_key"}': 1,
+    'security_events_total{kind="foreign_client_id"}': 1,
   })
   await device.end()
 })

@@ -45,6 +45,12 @@ export async function createPrincipal(server: TestServer, role: Role, name: stri
   return token
 }
 
+/** Lets an operator send and acknowledge whatever it likes. */
+export async function grantEverything(server: TestServer, name: string): Promise<void> {
+  const grants = [{ scope: '*', actions: ['*'], maxCommandsPerDay: 1_000_000, commandsPerMinute: 1_000_000 }]
+  await server.sql('update principals set grants = $1 where name = $2', [JSON.stringify(grants), name])
+}
+
 /** Reads a list to its end, page by page. */
 export async function readAll(server: TestServer, path: string, limit: number): Promise<Record<string, unknown>[]> {
   const items: Record<string, unknown>[] = []

@@ -44,7 +44,7 @@ test.concurrent('a client is created, shown, changed, disabled, given a new key 
   expect((await cli('clients disable c1')).stdout).toBe('c1 is disabled\n')
   expect((await cli.json('clients list --disabled')).items).toMatchObject([{ id: 'c1', disabled: true }])
   expect(await cli.json('clients enable c1')).toMatchObject({ disabled: false })
-  const { clientKey } = await cli.json('clients rotate-key c1')
+  const { clientKey } = await cli.json('clients rotate-key c1 --grace 60')
   expect(clientKey).toMatch(/^sbk_/)
   expect(clientKey).not.toBe(created.clientKey)
 
@@ -257,11 +257,50 @@ test.concurrent('a principal is created, gets a further token, and a revoked tok
   expect((await cli.json('tokens list')).items).toContainEqual(
     expect.objectContaining({ id: added.id, principal: 'watcher', name: 'laptop' }),
   )
-  expect((await cli('tokens principals')).stdout).toMatch(/watcher +viewer/)
+  expect((await cli('tokens list')).stdout).toMatch(new RegExp(`${added.id} +watcher +laptop +.*2100-01-01`))
   expect((await cli(`tokens revoke ${added.id}`)).code).toBe(0)
   expect(await status(added.token)).toBe(401)
   expect(await cli('tokens create watcher --role viewer')).toMatchObject({
     code: 3,
     stderr: expect.stringContaining('CONFLICT'),
   })
+})
+
+test.concurrent('an operator is granted, sends within its grants, and is looked up in the records', async () => {
+  const { token } = await cli.json('tokens create packer --role operator')
+  await cli.json('clients create g1 --zones G')
+  await cli.json('clients create g2')
+  const env = { ...cli.env, SIGNALBOX_TOKEN: token }
+  const send = (clientId: string) => run(['send', '--client', clientId, '--action', 'print'], { env })
+  expect(await send('g1')).toMatchObject({ code: 3, stderr: expect.stringContaining('ACTION_NOT_ALLOWED') })
+
+  expect((await cli('principals grants packer')).stdout).toBe('packer has no grants\n')
+  const granted = await cli('principals grant packer --scope zone:G --actions print,lock --per-day 5 --per-minute 2')
+  expect(granted.stdout).toMatch(/^zone:G +print, lock +5 +2$/m)
+  await cli.json('principals grant packer --scope zone:G --actions print --per-day 1 --per-minute 9')
+  await cli.json('principals grant packer --scope client:g9 --actions * --per-day 1 --per-minute 9')
+  expect(await cli.json('principals grants packer')).toEqual([
+    { scope: { zone: 'G' }, actions: ['print'], maxCommandsPerDay: 1, commandsPerMinute: 9 },
+    { scope: { clientId: 'g9' }, actions: ['*'], maxCommandsPerDay: 1, commandsPerMinute: 9 },
+  ])
+  expect((await send('g1')).code).toBe(0)
+  expect(await send('g1')).toMatchObject({ code: 3, stderr: expect.stringContaining('DAILY_LIMIT') })
+  expect((await send('g2')).code).toBe(3)
+  expect(await cli.json('principals ungrant packer --scope client:g9')).toHaveLength(1)
+  expect(await cli('principals grant packer --scope G --actions print --per-day 1 --per-minute 1')).toMatchObject({
+    code: 2,
+    stderr: expect.stringContaining('zone:ZONE'),
+  })
+  expect(await cli('principals grants nobody')).toMatchObject({ code: 2 })
+
+  expect((await cli('principals list')).stdout).toMatch(/packer +operator/)
+  const { items } = await cli.json('audit --subject principal:packer --kind grants.replaced')
+  expect(items).toHaveLength(4)
+  expect((await cli('audit --principal admin --subject client:g2')).stdout).toMatch(/admin +127.0.0.1 +client.created/)
+  await until(
+    async () => (await cli('security-events --subject packer')).stdout.includes('forbidden_action'),
+    'the security event',
+  )
+  expect((await cli('principals delete packer')).stdout).toBe('packer is deleted\n')
+  expect(await send('g1')).toMatchObject({ code: 3, stderr: expect.stringContaining('UNAUTHORIZED') })
 })

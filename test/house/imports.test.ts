@@ -22,6 +22,7 @@ const OWNED: Record<string, string[]> = {
   koa: ['api'],
   'prom-client': ['api'],
   aedes: ['broker'],
+  'rate-limiter-flexible': ['control'],
   ws: ['broker'],
   mqtt: ['agent'],
   commander: ['cli'],

@@ -9,6 +9,7 @@ import { ADMIN_TOKEN, type Http, httpClient } from './http.ts'
 export type KillPoint = Parameters<Passed>[0]
 
 export interface ServerProcess {
+  http: string
   api: Http
   url: string
   mqttPort: number
@@ -65,6 +66,7 @@ export async function startServerProcess(
   ])
   const addresses = JSON.parse(line as string) as { http: string; mqtt: string }
   return {
+    http: addresses.http,
     api: httpClient(addresses.http, ADMIN_TOKEN),
     url: addresses.http,
     mqttPort: Number(new URL(addresses.mqtt).port),

@@ -1,6 +1,5 @@
 import { Writable } from 'node:stream'
-import { pino } from 'pino'
-import { type Addresses, createApp, type Overrides } from '../../app.ts'
+import { type Addresses, createApp, createLog, type Overrides } from '../../app.ts'
 import { parseSettings } from '../../schemas/settings.ts'
 import { createTestDatabase, type TestDatabase } from './database.ts'
 import { ADMIN_TOKEN, type Http, httpClient } from './http.ts'
@@ -41,7 +40,7 @@ export async function startServer(
       SWEEP_INTERVAL_SECONDS: 0.05,
       ...settings,
     }),
-    { checkResponses: true, log: pino({ level: 'debug' }, sink), ...rest },
+    { checkResponses: true, log: createLog('debug', sink), ...rest },
   )
   const addresses = await app.start()
   return {

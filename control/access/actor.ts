@@ -1,0 +1,29 @@
+import type { ChangedBy } from '../../db/audit.ts'
+import type { Grant, Principal } from '../../schemas/principals.ts'
+
+/** A principal as the token in hand shows it. */
+export interface AuthenticatedPrincipal extends Principal {
+  tokenId: string
+  /** What it may send and change; null: everything that its role allows. */
+  grants: readonly Grant[] | null
+  /** When the token expires, on the clock of performance.now(). */
+  endsAt: number
+}
+
+/** On whose behalf something is done, and where the request came from. */
+export interface Actor {
+  principal: AuthenticatedPrincipal
+  address: string
+  requestId: string
+}
+
+export const changedBy = ({ principal, address, requestId }: Actor): ChangedBy => ({
+  principal: principal.name,
+  address,
+  requestId,
+})
+
+export const THE_SERVER: ChangedBy = { principal: null, address: null, requestId: null }
+
+/** A socket's remote address; IPv4 looks the same on a listener for IPv6. */
+export const plainAddress = (address: string | undefined): string => address?.replace(/^::ffff:/, '') ?? '?'

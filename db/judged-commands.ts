@@ -1,0 +1,78 @@
+import { type RawBuilder, sql } from 'kysely'
+import { SHARES, taken } from './quotas.ts'
+
+// The part of the statement that stores commands that says which of them may be stored, and for whom.
+
+/**
+ * Who of the `input` rows' targets exists, waits and is excluded, as `targets(id, client_id, online, pending, reason)`.
+ * `input` has ord, id, kind, client_id, zone, priority and takes_place: whether it will be stored, as far as is known before.
+ * A disabled or full client is a target with a reason not to be one.
+ */
+export const targetsOf = (maxPendingPerClient: number, lock: RawBuilder<unknown>) => sql`
+  single as materialized (
+    select i.id, i.priority, i.ord, i.takes_place, k.id as client_id, k.disabled, k.session_epoch is not null and not k.silent as online
+    from input i join clients k on k.id = i.client_id and k.deleted_at is null where i.kind = 'client' ${lock}
+  ),
+  zoned as materialized (
+    select i.id, i.priority, i.ord, i.takes_place, k.id as client_id, k.disabled, k.session_epoch is not null and not k.silent as online
+    from input i join zone_members z on z.zone = i.zone join clients k on k.id = z.client_id and k.deleted_at is null
+    where i.kind = 'zone' ${lock}
+  ),
+  everyone as materialized (
+    select i.id, i.priority, i.ord, i.takes_place, k.id as client_id, k.disabled, k.session_epoch is not null and not k.silent as online
+    from input i join clients k on k.deleted_at is null where i.kind = 'broadcast' ${lock}
+  ),
+  members as (select * from single union all select * from zoned union all select * from everyone),
+  waiting as materialized (
+    select m.client_id, (select count(*)::integer from executions e where e.client_id = m.client_id and e.status = 'pending') as pending
+    from (select distinct client_id from members) m
+  ),
+  targets as materialized (
+    select m.id, m.client_id, m.online, w.pending,
+      case
+        when m.disabled then 'disabled'
+        when m.priority < 10
+          and w.pending + count(*) filter (where m.takes_place) over (partition by m.client_id order by m.ord) > ${maxPendingPerClient}
+        then 'queue_full'
+      end as reason
+    from members m join waiting w on w.client_id = m.client_id
+  ),
+  target_lists as materialized (
+    select id, array_agg(client_id order by client_id) filter (where reason is null) as client_ids,
+      encode(sha256(convert_to(coalesce(string_agg(client_id, ',' order by client_id) filter (where reason is null), ''), 'UTF8')), 'hex') as hash,
+      coalesce(jsonb_agg(jsonb_build_object('clientId', client_id, 'reason', reason) order by client_id) filter (where reason is not null), '[]') as excluded
+    from targets group by id
+  )`
+
+/**
+ * Whoever deletes or disables a client (`for update`, db/clients.ts) comes before this command or finds it. Presence and claims
+ * do not wait for this lock, nor it for them.
+ */
+export const AGAINST_DELETION = sql`for key share of k`
+
+/** What stands against a command, as far as its targets and its times say. */
+const FAULT = sql`
+  when t.id is null then case i.kind when 'client' then 'unknown_client' else 'no_targets' end
+  when i.untimely is not null then i.untimely
+  when i.kind = 'client' and t.client_ids is null then t.excluded -> 0 ->> 'reason'
+  when i.expected is not null and i.expected <> t.hash then 'targets_changed'
+  when t.client_ids is null then 'no_targets'`
+
+export const JUDGED = sql`
+  judged as materialized (
+    select i.*, t.client_ids, t.excluded, case ${FAULT} end as fault from input i left join target_lists t on t.id = i.id
+  )`
+
+/** The same, and then whether grants cover every target and their day limits have room. */
+export const judgedByGrants = (timeZone: string) => sql`
+  ${SHARES},
+  weighed as materialized (
+    select i.*, t.client_ids, t.excluded,
+      case ${FAULT} when exists (select 1 from uncovered u where u.id = i.id) then 'not_covered' end as obstacle
+    from input i left join target_lists t on t.id = i.id
+  ),
+  ${taken(timeZone)},
+  judged as materialized (
+    select w.*, coalesce(w.obstacle, case when exists (select 1 from taken t where t.id = w.id and not t.ok) then 'day_limit' end) as fault
+    from weighed w
+  )`
