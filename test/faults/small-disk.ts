@@ -13,13 +13,7 @@ export interface SmallDisk {
 const CHUNKS = [1 << 20, 4096]
 const AGAIN_MS = 20
 
-/** Whether this process may mount a disk; otherwise why not. */
-function mayMount(prefix: string[] = []): { yes: boolean; why: string } {
-  const [program = '', ...args] = [...prefix, 'sh', '-c', 'd=$(mktemp -d) && mount -t tmpfs none "$d" && umount "$d"']
-  const { status, stderr, error } = spawnSync(program, args, { encoding: 'utf8' })
-  return { yes: status === 0, why: (error?.message ?? stderr).trim() }
-}
-
+/** Needs the right to mount. */
 export function mountSmallDisk(folder: string, megabytes: number): SmallDisk {
   mkdirSync(folder, { recursive: true })
   run('mount', '-t', 'tmpfs', '-o', `size=${megabytes}m,mode=0700`, 'none', folder)
