@@ -89,7 +89,8 @@ export async function deleteCommands(db: Db, commandIds: string[], days: number,
 }
 
 /**
- * Of the next `limit` events behind `after`, removes those that belong to no command and are older than `days`. Answers the
+ * Of the next `limit` events behind `after`, removes those that belong to no command, or to one that was removed before them (an
+ * alert may be acknowledged later), and are older than `days`. Answers the
  * last event that is that old, of a command or not; undefined at the end of what is old.
  */
 export async function deleteOldEvents(
@@ -103,7 +104,11 @@ export async function deleteOldEvents(
       select id, ctid as place, at, command_id from events where id > ${after}::bigint order by id limit ${limit}
     ),
     old as materialized (select id, place, command_id from next where at < (select ${cutoff(days)})),
-    gone as (delete from events where ctid = any(array(select place from old where command_id is null)) returning 1)
+    gone as (
+      delete from events where ctid = any(array(
+        select o.place from old o where not exists (select 1 from commands c where c.id = o.command_id)))
+      returning 1
+    )
     select (select max(id) from old) as last, (select count(*)::integer from gone) as events`.execute(db)
   return { last: found.rows[0]?.last ?? undefined, events: found.rows[0]?.events ?? 0 }
 }

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { createTestDatabase, type TestDatabase } from '../support/database.ts'
 import { startNetwork } from '../support/database-faults.ts'
 import { connectDevice, ROOT, startDevice } from '../support/device.ts'
@@ -14,6 +14,8 @@ beforeAll(async () => {
   server = await startServer()
 })
 afterAll(() => server.stop())
+// The end of a session is committed after its connection has gone: the next test counts from zero.
+afterEach(() => until(async () => (await series()).get('connected_clients') === 0, 'nobody is connected'))
 
 const metricsOf = ({ http }: TestServer, headers: Record<string, string> = {}): Promise<Response> =>
   fetch(new URL('/metrics', http), { headers })

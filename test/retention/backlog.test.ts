@@ -25,7 +25,11 @@ const countOf = async (what: string): Promise<number> =>
 const backlog = () =>
   countOf("executions where status = 'completed' and completed_at < clock_timestamp() - interval '30 days'")
 
+/** Before anything is removed: what came later would be older than what is gone. */
 async function fill(clientId: string): Promise<void> {
+  const keeping = await startServer({ ...settings, RETENTION_DAYS: 0 }, { database })
+  await keeping.api.post('/clients', { id: clientId })
+  await keeping.stop()
   await fillHistory(database.query, { count: IN_THE_WAY, days: 200, clientId, status: 'outcome_unknown' })
   for (let left = BACKLOG; left > 0; left -= 20_000) {
     await fillHistory(database.query, { count: Math.min(left, 20_000), days: 100, clientId })
@@ -48,11 +52,10 @@ async function watchRemovals(): Promise<void> {
 test(
   'a large backlog goes in bounded batches, oldest first, while commands keep flowing',
   async () => {
-    const server = await startServer({ ...settings, RETENTION_INTERVAL_SECONDS: 1 }, { database })
-    const device = await startDevice(server, 'd1')
-    await server.api.post('/clients', { id: 'history' })
-    await watchRemovals()
     await fill('history')
+    await watchRemovals()
+    const server = await startServer(settings, { database })
+    const device = await startDevice(server, 'd1')
     const latencies: number[] = []
     await until(
       async () => {
@@ -127,9 +130,6 @@ test('a command with more history than a batch goes in pieces, its executions to
 })
 
 test('a server that is killed in the middle leaves nothing half removed, and the next one goes on', async () => {
-  const first = await startServerProcess(database, { settings: { ...settings, RETENTION_DAYS: 0 } })
-  await first.api.post('/clients', { id: 'history' })
-  await first.kill()
   await fill('history')
   for (let left = await backlog(); left > 0; ) {
     const server = await startServerProcess(database, { settings: { ...settings, RETENTION_BATCH: 100 } })

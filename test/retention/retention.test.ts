@@ -153,6 +153,26 @@ test('events that belong to no command go at the same age', async () => {
   expect((await server.api.get('/clients/d1')).status).toBe(200)
 })
 
+test('so does the news of an alert that was acknowledged when its command was gone', async () => {
+  const id = await finished('outcome_unknown')
+  const alert = await until(
+    async () => (await server.api.get(`/alerts?commandId=${id}`)).body.items[0] as { id: string } | undefined,
+    'the alert',
+  )
+  await server.api.post(`/commands/${id}/executions/d1/resolve`, { outcome: 'completed', note: 'seen' })
+  await until(
+    async () => (await server.api.get(`/alerts?commandId=${id}&state=resolved`)).body.items.length === 1,
+    'the alert is resolved',
+  )
+  const older = await age(server.sql, id, 31)
+  await gone(older)
+  expect((await server.api.post(`/alerts/${alert.id}/acknowledge`, {})).status).toBe(200)
+  const news = () => server.sql("select at from events where command_id = $1 and type = 'alert.acknowledged'", [id])
+  expect(await news()).toHaveLength(1)
+  await server.sql("update events set at = at - interval '31 days' where command_id = $1", [id])
+  await until(async () => (await news()).length === 0, 'the news is gone')
+})
+
 test('a stream that resumes at an event that is gone goes on with what is there', async () => {
   const first = await finished()
   const [position] = await server.sql<{ xid: string; id: number }>(

@@ -61,11 +61,11 @@ export async function fillHistory(
   )
 }
 
-/** What is there without what it belongs to; nothing, at any moment. */
+/** What is there without what it belongs to; nothing, at any moment. News of an alert may be younger than its command was. */
 export async function orphans(sql: Sql): Promise<unknown[]> {
   return await sql(
     `select 'event' as what, e.command_id from events e
-      where e.command_id is not null and not exists (select 1 from commands c where c.id = e.command_id)
+      where e.command_id is not null and e.type not like 'alert.%' and not exists (select 1 from commands c where c.id = e.command_id)
     union all
     select 'incomplete command', c.id from commands c
       where c.total <> (select count(*) from executions e where e.command_id = c.id)
