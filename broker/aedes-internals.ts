@@ -1,20 +1,27 @@
 import type { EventEmitter } from 'node:events'
-import type { Client } from 'aedes'
+import type { AedesPublishPacket, Client } from 'aedes'
 
 /**
  * The parts of an Aedes client that we rely on and its types leave out (aedes 1.2.0, lib/client.js). Each is covered by a test,
  * so that an upgrade that changes one of them fails there.
  */
 export interface AedesClient extends Client {
-  subscriptions: Record<string, { qos: number } | undefined>
+  subscriptions: Record<string, object | undefined>
   duplicates: object
-  _parser: EventEmitter
+  _parser: EventEmitter & { parse(chunk: Buffer): unknown }
   /** Stops reading from the socket once the chunk in hand is parsed. */
   pause(): void
   resume(): void
   /** Packets parsed and not done: above 0 nothing more is read. */
   _parsingBatch: number
+  /** Writes a message to the client, at QoS 0 or above. */
+  deliver0: Deliver
+  deliverQoS: Deliver
 }
+type Deliver = (packet: ForwardedPacket, done: () => void) => void
+
+/** A message on its way to a client. The copies of one publish have the same counter; a retained one has no broker. */
+export type ForwardedPacket = AedesPublishPacket & { brokerId: string | null; brokerCounter: number }
 
 /**
  * Aedes drops a message whose broker counter is lower than the last one it wrote to that client, which loses live messages that
@@ -23,13 +30,81 @@ export interface AedesClient extends Client {
 export const noDuplicates = (brokerId: string): object =>
   Object.defineProperty({}, brokerId, { get: () => 0, set: () => undefined, configurable: true })
 
-/** Aedes answers a SUBSCRIBE with the QoS that was asked for, not with the one that was granted: nobody asks for more than 1. */
-export function askForQos1AtMost(client: AedesClient): void {
-  client._parser.prependListener('packet', (packet: { cmd: string; subscriptions?: { qos: number }[] }) => {
-    for (const subscription of (packet.cmd === 'subscribe' && packet.subscriptions) || []) {
-      subscription.qos = Math.min(subscription.qos, 1)
+interface ParsedPacket {
+  cmd: string
+  subscriptions?: { topic: string; qos: number }[]
+}
+
+/**
+ * Aedes takes equal filters of one SUBSCRIBE for one, and answers too few codes [MQTT-3.8.4-4] [MQTT-3.8.4-5]. It compares them
+ * by what it reads first, so that is made unlike.
+ */
+export function answerEveryFilter(client: AedesClient): void {
+  client._parser.prependListener('packet', ({ cmd, subscriptions = [] }: ParsedPacket) => {
+    if (cmd !== 'subscribe' || subscriptions.length < 2) return
+    const seen = new Set<string>()
+    for (const subscription of subscriptions) {
+      if (seen.has(subscription.topic)) makeUnlike(subscription)
+      else seen.add(subscription.topic)
     }
   })
+}
+
+function makeUnlike(subscription: { topic: string }): void {
+  const { topic } = subscription
+  let wasRead = false
+  const get = (): unknown => {
+    if (wasRead) return topic
+    wasRead = true
+    return Symbol(topic)
+  }
+  Object.defineProperty(subscription, 'topic', { get, enumerable: true })
+}
+
+/** Aedes answers a SUBSCRIBE with the QoS that was asked for, not with the one that was granted: nobody asks for more than 1. */
+export function askForQos1AtMost(client: AedesClient): void {
+  client._parser.prependListener('packet', ({ cmd, subscriptions = [] }: ParsedPacket) => {
+    if (cmd !== 'subscribe') return
+    for (const subscription of subscriptions) subscription.qos = Math.min(subscription.qos, 1)
+  })
+}
+
+/**
+ * Everything that Aedes reads goes through `filter` first, which passes on what the parser may see: the parser itself has no
+ * limits. Answers the parser.
+ */
+export function filterInput(client: AedesClient, filter: (chunk: Buffer) => void): (packets: Buffer) => void {
+  const parser = client._parser
+  const parse = parser.parse.bind(parser)
+  parser.parse = filter
+  return parse
+}
+
+/** Gives Aedes the CONNECT as if it had just read it: it handles a first packet only when nothing else is under way. */
+export function begin(client: AedesClient, parse: (packets: Buffer) => void, connect: Buffer): void {
+  client._parsingBatch = 0
+  parse(connect)
+}
+
+/**
+ * Each message once, at the highest QoS that one of the matching subscriptions was granted [MQTT-3.3.5-1] [MQTT-3.8.4-6]; without
+ * one not at all. Aedes itself compares with a subscription of just that topic only, so it is told 2 for all of them.
+ */
+export function deliverOnce(client: AedesClient, grantedQos: (topic: string) => number | undefined): void {
+  const { deliver0, deliverQoS } = client
+  let last: number | undefined
+  const deliver: Deliver = (packet, done) => {
+    // The copies for overlapping subscriptions come right behind each other.
+    if (packet.brokerId !== null && packet.brokerCounter === last) return void setImmediate(done)
+    if (packet.brokerId !== null) last = packet.brokerCounter
+    const granted = grantedQos(packet.topic)
+    if (granted === undefined) return void setImmediate(done)
+    packet.qos = Math.min(packet.qos, granted) as 0 | 1 | 2
+    const write = packet.qos === 0 ? deliver0 : deliverQoS
+    write(packet, done)
+  }
+  client.deliver0 = deliver
+  client.deliverQoS = deliver
 }
 
 /**

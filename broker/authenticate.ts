@@ -1,38 +1,16 @@
-import type { Aedes, Client } from 'aedes'
 import type { Logger } from 'pino'
 import type { AuthenticatedPrincipal } from '../control/access/actor.ts'
 import type { Noticed } from '../control/access/security-log.ts'
 import type { Control } from '../control/control.ts'
-import { createKeyedLock } from '../control/sessions/keyed-lock.ts'
 import type { Outlet } from '../control/transport.ts'
-import { AppError } from '../schemas/errors.ts'
 import type { Settings } from '../schemas/settings.ts'
 import { buildTopic } from '../schemas/topics.ts'
-import { forbiddenTopic, isText, type Login, mayPublish } from './access.ts'
-import { askForQos1AtMost, noDuplicates } from './aedes-internals.ts'
+import { forbiddenTopic, type Login, mayPublish } from './access.ts'
+import { askForQos1AtMost } from './aedes-internals.ts'
 import type { Connection, Connections } from './connections.ts'
-
-/** CONNACK return codes [MQTT-3.2.2.3]. */
-type ReturnCode = 2 | 3 | 4 | 5
-
-/** A connection that is refused, with the CONNACK code and the cause for the log. */
-export class Refusal extends Error {
-  readonly returnCode: ReturnCode
-
-  constructor(returnCode: ReturnCode, message: string) {
-    super(message)
-    this.returnCode = returnCode
-  }
-}
-
-interface ConnectPacket {
-  clientId: string
-  username?: string
-  clean?: boolean
-  keepalive?: number
-  protocolVersion?: number
-  will?: { topic: string }
-}
+import type { ConnectPacket } from './gate/connect-packet.ts'
+import type { Policy } from './policy.ts'
+import { Refusal } from './refusal.ts'
 
 export interface AuthenticateDeps {
   settings: Settings
@@ -40,64 +18,23 @@ export interface AuthenticateDeps {
   control: Control
   connections: Connections
   outlet: Outlet
-  broker(): Aedes & { clients: Record<string, Client | undefined> }
 }
 
-/** The steps from CONNECT to CONNACK. */
-export function createAuthentication(deps: AuthenticateDeps) {
+/** Who connects, and how a login becomes a session. */
+export function createAuthentication(
+  deps: AuthenticateDeps,
+): Pick<Policy, 'identify' | 'refused' | 'connecting' | 'enter'> {
   const { settings, control, connections } = deps
   const root = settings.MQTT_TOPIC_ROOT
-  const locks = createKeyedLock()
 
-  /** Before Aedes looks at the CONNECT: notes what it would not tell us later, and corrects what we supervise differently. */
-  function preConnect(client: Client, packet: ConnectPacket): void {
-    const connection = connections.add(client)
-    askForQos1AtMost(connection.client)
-    connection.emptyClientId = packet.clientId === '' && !packet.clean
-    if ((packet.protocolVersion ?? 4) > 4) {
-      deps.log.warn({ address: connection.address }, 'MQTT 5 client refused: choose 3.1.1')
-      control.refusals.login(packet.username, 'it speaks MQTT 5; choose 3.1.1')
-    }
-    const max = settings.MQTT_KEEPALIVE_MAX
-    packet.keepalive = Math.min(packet.keepalive || max, max)
-    // Presence is the server's: a will on the own status is accepted and ignored.
-    if (packet.will?.topic === buildTopic(root, 'clientStatus', { clientId: packet.clientId || '-' }))
-      delete packet.will
-    connection.willTopic = packet.will?.topic
+  async function identify(connect: ConnectPacket, ip: string): Promise<Login> {
+    const login = await recognise(connect, ip)
+    checkWill(login, connect, ip)
+    return login
   }
 
-  async function authenticate(
-    client: Client,
-    username: string | undefined,
-    password: Buffer | undefined,
-  ): Promise<void> {
-    const connection = connections.of(client)
-    const login = await identify(connection, username, password?.toString())
-    checkWill(connection, login)
-    // One connection per client id at a time from here until it is ready or gone: without it two may live at once.
-    connection.release = await locks.acquire(client.id)
-    client.conn.once('close', connection.release)
-    if (isGone(client)) return connection.release()
-    await takeOver(client)
-    // Its end would not be seen any more: the session would never end.
-    if (isGone(client)) return connection.release()
-    connection.login = login
-    connection.client.duplicates = noDuplicates(deps.broker().id)
-    await enter(connection, login)
-    // A key that was rotated, or a client that was disabled, while this login was under way: nobody could close it then.
-    await identify(connection, username, password?.toString())
-  }
-
-  async function identify(
-    connection: Connection,
-    username: string | undefined,
-    password: string | undefined,
-  ): Promise<Login> {
-    if (connection.emptyClientId) throw new Refusal(2, 'an empty client id needs clean session [MQTT-3.1.3-8]')
+  async function recognise({ clientId: id, username, password }: ConnectPacket, ip: string): Promise<Login> {
     if (!username || !password) throw new Refusal(4, 'anonymous: give user name and password')
-    const { ip } = connection
-    const id = connection.client.id
-    if (!isText(id) || !isText(username)) throw new Refusal(2, 'client id or user name with U+0000 or no UTF-8')
     if (password.startsWith('sbt_')) {
       const principal = await control.authenticator.principal(password, ip, username)
       if (!principal) throw new Refusal(4, `no such token for principal ${username}`)
@@ -123,8 +60,12 @@ export function createAuthentication(deps: AuthenticateDeps) {
     control.securityLog.note({ kind: 'foreign_client_id', ...who, detail: `connected as ${id}` })
   }
 
-  function checkWill({ willTopic, ip }: Connection, login: Login): void {
-    if (willTopic === undefined) return
+  /** Presence is the server's: a will on the own status is accepted and ignored. */
+  const isOwnStatus = (clientId: string, topic: string): boolean =>
+    topic === buildTopic(root, 'clientStatus', { clientId: clientId || '-' })
+
+  function checkWill(login: Login, { clientId, willTopic }: ConnectPacket, ip: string): void {
+    if (willTopic === undefined || isOwnStatus(clientId, willTopic)) return
     const allowed = login.kind === 'report' ? 'a report connection has no will' : mayPublish(login, root, willTopic)
     if (typeof allowed !== 'string') return
     const reason = `will on ${willTopic}: ${allowed}`
@@ -132,20 +73,8 @@ export function createAuthentication(deps: AuthenticateDeps) {
     throw new Refusal(5, reason)
   }
 
-  /**
-   * [MQTT-3.1.4-2], with the older connection gone completely first: Aedes forgets a client by its id while it closes, and would
-   * forget the new one with it.
-   */
-  async function takeOver(client: Client): Promise<void> {
-    const older = deps.broker().clients[client.id]
-    if (older) {
-      older.close()
-      await connections.of(older).unregistered
-    }
-  }
-
-  async function enter(connection: Connection, login: Login): Promise<void> {
-    const { client } = connection
+  async function enter(connection: Connection, connect: ConnectPacket): Promise<void> {
+    const { client, login } = connection
     if (login.kind === 'client') {
       const opening = control.sessions.open(login.clientId, login.config, deps.outlet)
       // From here on the end of the socket is the end of a session, whatever Aedes makes of it.
@@ -162,6 +91,8 @@ export function createAuthentication(deps: AuthenticateDeps) {
         connections.remove(connection)
       })
     }
+    // A key that was rotated, or a client that was disabled, while this login was under way: nobody could close it then.
+    await identify(connect, connection.ip)
   }
 
   function endWithToken({ client }: Connection, principal: AuthenticatedPrincipal): () => void {
@@ -192,14 +123,18 @@ export function createAuthentication(deps: AuthenticateDeps) {
     }
   }
 
-  return { preConnect, authenticate }
+  return {
+    identify,
+    enter,
+    refused({ returnCode, message }, username) {
+      if (returnCode !== 3) control.refusals.login(username, message)
+      control.metrics.loginRefused(returnCode)
+    },
+    connecting({ client }, options) {
+      askForQos1AtMost(client)
+      const max = settings.MQTT_KEEPALIVE_MAX
+      options.keepalive = Math.min(options.keepalive || max, max)
+      if (options.will && isOwnStatus(options.clientId, options.will.topic)) delete options.will
+    },
+  }
 }
-
-/** What the CONNACK says of an error: the database's absence is 3, never 4 or 5 (rule 3). */
-export function refusalOf(error: unknown): Refusal {
-  if (error instanceof Refusal) return error
-  if (error instanceof AppError && error.code === 'CLIENT_DISABLED') return new Refusal(5, error.message)
-  return new Refusal(3, error instanceof Error ? error.message : String(error))
-}
-
-const isGone = (client: Client): boolean => client.closed || client.conn.destroyed

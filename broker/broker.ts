@@ -1,28 +1,21 @@
-import { Aedes, type AedesPublishPacket, type AuthenticateError, type Client, type Subscription } from 'aedes'
-import mqemitter from 'mqemitter'
+import type { Client } from 'aedes'
 import type { Logger } from 'pino'
 import type { Certificate } from '../control/certificate.ts'
 import type { Control } from '../control/control.ts'
 import type { Transport } from '../control/transport.ts'
-import { plainHost, type Settings } from '../schemas/settings.ts'
+import type { Settings } from '../schemas/settings.ts'
 import { buildTopic, parseTopic } from '../schemas/topics.ts'
 import { maySubscribe } from './access.ts'
 import type { AedesClient } from './aedes-internals.ts'
-import { createAuthentication, refusalOf } from './authenticate.ts'
+import { type Assembly, assemble, type BrokerPorts } from './assembly.ts'
+import { createAuthentication } from './authenticate.ts'
 import { type Connection, createConnections } from './connections.ts'
-import { type Listener, listenTcp, listenWebSocket, type Place } from './listeners.ts'
+import { createLimitedLog } from './limited-log.ts'
 import { observeConnections } from './observe.ts'
 import type { Delivery } from './packet-ids.ts'
 import { createPersistence } from './persistence.ts'
 import { createReceiver } from './receive.ts'
 import { createTransport } from './transport.ts'
-
-interface BrokerPorts {
-  mqtt: number
-  ws: number
-  mqtts: number | undefined
-  wss: number | undefined
-}
 
 export interface Broker {
   transport: Transport
@@ -34,99 +27,48 @@ export interface Broker {
   stop(): Promise<void>
 }
 
-/** MQTT in and out: Aedes with our hooks. Each hook is a few lines; what it decides is in the files beside. */
+/** The broker of the control plane: what it decides is in the files beside. */
 export function createBroker({ settings, log }: { settings: Settings; log: Logger }): Broker {
   const root = settings.MQTT_TOPIC_ROOT
-  const connections = createConnections()
-  const listeners: Listener[] = []
+  const connections = createConnections({ unacknowledged: settings.MQTT_MAX_UNACKNOWLEDGED })
+  const limitedLog = createLimitedLog(log, settings.LOG_LINES_PER_MINUTE)
   let scan: NodeJS.Timeout | undefined
-  let aedes: Aedes & { clients: Record<string, Client | undefined> }
-  const transport = createTransport({ settings, log, connections, broker: () => aedes })
+  let assembly: Assembly
+  const transport = createTransport({ settings, log, connections, broker: () => assembly.aedes })
 
   async function attach(control: Control): Promise<void> {
-    const authentication = createAuthentication({
+    observeConnections(control.metrics, connections, settings.MAX_HELD_REPORTS)
+    assembly = await assemble({
       settings,
       log,
-      control,
+      limitedLog,
       connections,
-      outlet: transport,
-      broker: () => aedes,
-    })
-    const receive = createReceiver({ settings, log, control })
-    observeConnections(control.metrics, connections, settings.MAX_HELD_REPORTS)
-    aedes = (await Aedes.createBroker({
-      mq: createEmitter(),
       persistence: createPersistence((client, messageId) => connections.of(client).packetIds.release(messageId ?? 0)),
-      concurrency: 0,
-      connectTimeout: settings.MQTT_CONNECT_TIMEOUT_SECONDS * 1000,
-      drainTimeout: settings.MQTT_SLOW_READER_SECONDS * 1000,
-      preConnect(client, packet, done) {
-        authentication.preConnect(client, packet)
-        done(null, true)
+      policy: {
+        ...createAuthentication({ settings, log, control, connections, outlet: transport }),
+        publish: createReceiver({ settings, limitedLog, control }),
+        subscribe: (connection, filter, qos) => subscribe(control, connection, filter, qos),
+        forward: transport.authorizeForward,
       },
-      authenticate(client, username, password, done) {
-        authentication.authenticate(client, username, password).then(
-          () => done(null, true),
-          (error) => done(refuse(control, client, username, error), false),
-        )
-      },
-      authorizePublish(client, packet, done) {
-        if (!client) return done(new Error('a message of no connection'))
-        receive(connections.of(client), packet).then(
-          () => done(null),
-          (error) => done(error),
-        )
-      },
-      authorizeSubscribe(client, subscription, done) {
-        done(null, authorizeSubscribe(control, connections.of(client), subscription))
-      },
-      authorizeForward: (client, packet) => transport.authorizeForward(client, packet),
-    })) as typeof aedes
+    })
     listenToAedes(control)
     scan = setInterval(closeSilentReaders, 1000)
     scan.unref()
   }
 
-  function refuse(
-    { refusals, metrics }: Control,
-    client: Client,
-    username: string | undefined,
-    error: unknown,
-  ): AuthenticateError {
-    const refusal = refusalOf(error)
-    if (refusal.returnCode !== 3) refusals.login(username, refusal.message)
-    metrics.loginRefused(refusal.returnCode)
-    const { address } = connections.of(client)
-    log.warn(
-      { address, client: client.id, username, code: refusal.returnCode, reason: refusal.message },
-      'connection refused',
-    )
-    return refusal
-  }
-
-  function authorizeSubscribe(
+  function subscribe(
     { refusals }: Control,
-    connection: Connection,
-    subscription: Subscription,
-  ): Subscription | null {
-    const { login, session } = connection
-    if (!login) return null
-    const verdict = maySubscribe(login, root, subscription.topic, subscription.qos, session?.config.zones ?? [])
-    if (typeof verdict === 'string') {
-      log.warn({ client: connection.client.id, filter: subscription.topic, reason: verdict }, 'subscription refused')
-      if (
-        session &&
-        subscription.topic === ownCommands(session.clientId) &&
-        subscription.qos === 0 &&
-        session.subscription === 'none'
-      ) {
-        session.subscription = 'refused_at_qos_0'
-        refusals.commandsTopic(session.clientId, verdict)
-      }
-      return null
+    { login, session }: Connection,
+    filter: string,
+    qos: number,
+  ): { granted: 0 | 1 } | string {
+    const verdict = maySubscribe(login, root, filter, qos, session?.config.zones ?? [])
+    const isOwn = session && filter === ownCommands(session.clientId)
+    if (typeof verdict === 'string' && isOwn && qos === 0 && session.subscription === 'none') {
+      session.subscription = 'refused_at_qos_0'
+      refusals.commandsTopic(session.clientId, verdict)
     }
-    subscription.qos = verdict.granted
-    return subscription
+    return verdict
   }
 
   const ownCommands = (clientId: string): string => buildTopic(root, 'clientCommands', { clientId })
@@ -143,7 +85,8 @@ export function createBroker({ settings, log }: { settings: Settings; log: Logge
         filters.flatMap((topic) => (topic?.name === 'zoneCommands' ? [topic.params.zone as string] : [])),
       )
       session.broadcast = filters.some((topic) => topic?.name === 'broadcastCommands')
-      const granted = subscriptions[ownCommands(session.clientId)]?.qos === 1
+      const own = ownCommands(session.clientId)
+      const granted = own in subscriptions && connection.filters.get(own) === 1
       if (granted === (session.subscription === 'granted')) return
       connection.tail = connection.tail
         .then(async () => {
@@ -156,13 +99,10 @@ export function createBroker({ settings, log }: { settings: Settings; log: Logge
           client.close()
         })
     }
-    aedes.on('clientReady', (client) => {
-      connections.of(client).release()
-      checkSubscription(client)
-    })
+    const { aedes } = assembly
+    aedes.on('clientReady', checkSubscription)
     aedes.on('subscribe', (_subscriptions, client) => checkSubscription(client))
     aedes.on('unsubscribe', (_filters, client) => checkSubscription(client))
-    aedes.on('clientDisconnect', (client) => connections.of(client).markUnregistered())
     aedes.on('ack', (acknowledged, client) => {
       const connection = connections.of(client)
       const { handover } = (acknowledged ?? { handover: null }) as unknown as Delivery
@@ -174,19 +114,6 @@ export function createBroker({ settings, log }: { settings: Settings; log: Logge
         .then(() => committed)
         .catch((error) => log.error({ err: error, clientId: connection.session?.clientId }, 'PUBACK is not committed'))
     })
-    aedes.on('clientError', (client, error) => logOnce(connections.of(client), error))
-    aedes.on('connectionError', (client, error) =>
-      log.debug({ reason: error.message, id: client.id }, 'connection failed before its login'),
-    )
-    aedes.on('error' as 'closed', ((error: Error) => log.error({ err: error }, 'broker error')) as () => void)
-  }
-
-  /** A failing connection fails each of its pending writes: one line is enough. */
-  const reported = new WeakSet<Connection>()
-  function logOnce(connection: Connection, error: Error): void {
-    if (reported.has(connection)) return
-    reported.add(connection)
-    log.info({ client: connection.client.id, reason: error.message }, 'connection closed')
   }
 
   /** One pass over the connections instead of a timer per message. */
@@ -203,55 +130,13 @@ export function createBroker({ settings, log }: { settings: Settings; log: Logge
     }
   }
 
-  async function endAll(): Promise<void> {
-    const ending = [...connections.all()].map((connection) => {
-      connection.client.close()
-      return connection.ended
-    })
-    await Promise.all(ending)
-  }
-
   return {
     transport,
     attach,
-    async listen(certificate) {
-      const host = plainHost(settings, 'MQTT_HOST')
-      const add = async (kind: typeof listenTcp, place: Place): Promise<number> => {
-        const listener = await kind(aedes, place)
-        listeners.push(listener)
-        return listener.port
-      }
-      const tls = { host: settings.MQTT_HOST, certificate }
-      return {
-        mqtt: await add(listenTcp, { host, port: settings.MQTT_PORT, setting: 'MQTT_PORT' }),
-        ws: await add(listenWebSocket, { host, port: settings.MQTT_WS_PORT, setting: 'MQTT_WS_PORT' }),
-        mqtts:
-          certificate && (await add(listenTcp, { ...tls, port: settings.MQTT_TLS_PORT, setting: 'MQTT_TLS_PORT' })),
-        wss:
-          certificate &&
-          (await add(listenWebSocket, { ...tls, port: settings.MQTT_WSS_PORT, setting: 'MQTT_WSS_PORT' })),
-      }
-    },
-    async stop() {
+    listen: (certificate) => assembly.listen(certificate),
+    stop() {
       clearInterval(scan)
-      const closed = listeners.map((listener) => listener.close())
-      await endAll()
-      await new Promise<void>((resolve) => aedes.close(resolve))
-      // Aedes leaves a connection open whose login was under way; it may even have logged in meanwhile.
-      for (const listener of listeners) listener.terminate()
-      await endAll()
-      await Promise.all(closed)
+      return assembly.stop()
     },
   }
-}
-
-/** mqemitter whose `emit` does not wait for slow readers: one frozen subscriber must not hold up every publisher. */
-function createEmitter(): unknown {
-  const emitter = mqemitter({ concurrency: 0, matchEmptyLevels: true })
-  const emit = emitter.emit.bind(emitter)
-  emitter.emit = (message, done) => {
-    emit(message as AedesPublishPacket, () => undefined)
-    if (done) setImmediate(done)
-  }
-  return emitter
 }

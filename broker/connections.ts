@@ -1,21 +1,20 @@
 import type { Client } from 'aedes'
-import { plainAddress } from '../control/access/actor.ts'
 import type { Session } from '../control/sessions/sessions.ts'
 import type { Login } from './access.ts'
 import type { AedesClient } from './aedes-internals.ts'
 import { createPacketIds, type PacketIds } from './packet-ids.ts'
+import { createReading, type Reading } from './reading.ts'
 
-/** What the broker knows of one MQTT connection, from its CONNECT to the end of its session. */
+/** What the broker knows of one MQTT connection, from its login to the end of its session. */
 export interface Connection {
   client: AedesClient
+  ip: string
   /** With the port, for the log. */
   address: string
-  ip: string
-  /** Set in `preConnect`. */
-  willTopic: string | undefined
-  emptyClientId: boolean
-  /** Set once it is authenticated. */
-  login: Login | undefined
+  login: Login
+  reading: Reading
+  /** The filters that were granted to it, and at which QoS. */
+  filters: Map<string, 0 | 1 | 2>
   /** Only a client's main connection has one. */
   session: Session | undefined
   packetIds: PacketIds
@@ -38,36 +37,37 @@ export interface Connections {
   of(client: Client): Connection
   /** The main connection of a client, until its session has ended. */
   main(clientId: string): Connection | undefined
-  /** All authenticated connections. */
+  /** All connections that may speak. */
   all(): Iterable<Connection>
   ofClient(clientId: string): Connection[]
-  /** From the CONNECT on; `loggedIn` makes it findable. */
-  add(client: Client): Connection
+  /** `loggedIn` makes it findable. */
+  add(client: Client, from: Pick<Connection, 'ip' | 'address' | 'login'>): Connection
   loggedIn(connection: Connection): void
   remove(connection: Connection): void
 }
 
-export function createConnections(): Connections {
+export function createConnections(limits: { unacknowledged: number }): Connections {
   const byClient = new WeakMap<Client, Connection>()
   const mains = new Map<string, Connection>()
-  const authenticated = new Set<Connection>()
+  const loggedIn = new Set<Connection>()
 
   return {
     of: (client) => byClient.get(client) as Connection,
     main: (clientId) => mains.get(clientId),
-    all: () => authenticated,
+    all: () => loggedIn,
     ofClient: (clientId) =>
-      [...authenticated].filter(({ login }) => login && login.kind !== 'principal' && login.clientId === clientId),
-    add(client) {
+      [...loggedIn].filter(({ login }) => login.kind !== 'principal' && login.clientId === clientId),
+    add(client, { ip, address, login }) {
       const { promise: unregistered, resolve: markUnregistered } = Promise.withResolvers<void>()
       const connection: Connection = {
         client: client as AedesClient,
-        ...remoteAddress(client),
-        willTopic: undefined,
-        emptyClientId: false,
-        login: undefined,
+        ip,
+        address,
+        login,
+        reading: createReading(client as AedesClient),
+        filters: new Map(),
         session: undefined,
-        packetIds: createPacketIds(),
+        packetIds: createPacketIds(limits.unacknowledged),
         tail: Promise.resolve(),
         statusCommitted: Promise.resolve(),
         held: 0,
@@ -80,19 +80,13 @@ export function createConnections(): Connections {
       return connection
     },
     loggedIn(connection) {
-      authenticated.add(connection)
-      if (connection.login?.kind === 'client') mains.set(connection.login.clientId, connection)
+      loggedIn.add(connection)
+      if (connection.login.kind === 'client') mains.set(connection.login.clientId, connection)
     },
     remove(connection) {
-      authenticated.delete(connection)
+      loggedIn.delete(connection)
       const { login } = connection
-      if (login?.kind === 'client' && mains.get(login.clientId) === connection) mains.delete(login.clientId)
+      if (login.kind === 'client' && mains.get(login.clientId) === connection) mains.delete(login.clientId)
     },
   }
-}
-
-function remoteAddress(client: Client): { address: string; ip: string } {
-  const socket = (client.req?.socket ?? client.conn) as { remoteAddress?: string; remotePort?: number }
-  const ip = plainAddress(socket.remoteAddress)
-  return { address: `${ip}:${socket.remotePort ?? '?'}`, ip }
 }

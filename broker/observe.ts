@@ -9,7 +9,7 @@ export function observeConnections(registry: Registry, connections: Connections,
     'MQTT connections that are logged in, by what they logged in as.',
     () => {
       const counts = { client: 0, report: 0, principal: 0 }
-      for (const { login } of connections.all()) if (login) counts[login.kind]++
+      for (const { login } of connections.all()) counts[login.kind]++
       return Object.entries(counts).map(([login, value]) => ({ labels: { login }, value }))
     },
   )

@@ -7,7 +7,7 @@ export interface Delivery {
 
 /** The packet identifiers in use towards one client [MQTT-2.3.1-4]: a PUBACK means the message that its number was given to. */
 export interface PacketIds {
-  /** Undefined when all 65535 are in use. */
+  /** Undefined when as many are in use as may be. */
   take(delivery: Delivery): number | undefined
   /** Undefined for a number that is not in use. */
   release(id: number): Delivery | undefined
@@ -16,12 +16,12 @@ export interface PacketIds {
 
 const MAX = 65_535
 
-export function createPacketIds(): PacketIds {
+export function createPacketIds(most: number): PacketIds {
   const inUse = new Map<number, Delivery>()
   let last = 0
   return {
     take(delivery) {
-      if (inUse.size >= MAX) return undefined
+      if (inUse.size >= most) return undefined
       do last = (last % MAX) + 1
       while (inUse.has(last))
       inUse.set(last, delivery)

@@ -1,7 +1,18 @@
 import { Readable } from 'node:stream'
-import type { AedesPublishPacket, Client } from 'aedes'
+import type { AedesPublishPacket, Client, Subscription } from 'aedes'
 import memory from 'aedes-persistence'
 import { hasWildcard, topicMatches } from './topic-filter.ts'
+
+/** The QoS of a subscription that is refused [MQTT-3.9.3-2]: it is none, and is not kept. */
+export const REFUSED = 0x80
+
+export type Store<Result> = (client: Pick<Client, 'id'>, subscriptions: Subscription[]) => Promise<Result>
+
+/** What of it is used as it is. */
+interface Memory {
+  addSubscriptions: Store<unknown>
+  cleanIncoming(client: Pick<Client, 'id'>): Promise<void>
+}
 
 /**
  * What Aedes keeps, in memory: retained messages and the subscriptions of persistent sessions. It queues nothing for anybody:
@@ -22,11 +33,14 @@ export function createPersistence(acknowledged: (client: Client, messageId: numb
     }
   }
 
-  return Object.assign((memory as unknown as () => object)(), {
+  const inMemory = (memory as unknown as () => Memory)()
+  return Object.assign(inMemory, {
+    retained,
+    addSubscriptions: oncePerPacket(inMemory.addSubscriptions.bind(inMemory)),
     storeRetained: async (packet: AedesPublishPacket) => {
       // [MQTT-3.3.1-10]: an empty payload removes what was retained.
       if (packet.payload.length === 0) retained.delete(packet.topic)
-      else retained.set(packet.topic, { ...packet })
+      else retained.set(packet.topic, keepable(packet))
     },
     createRetainedStream: (filter: string) => Readable.from(find([filter])),
     createRetainedStreamCombi: (filters: string[]) => Readable.from(find(filters)),
@@ -37,4 +51,26 @@ export function createPersistence(acknowledged: (client: Client, messageId: numb
     outgoingClearMessageId: async (client: Client, packet: { messageId?: number }) =>
       acknowledged(client, packet.messageId),
   })
+}
+
+/** A message by itself: its payload is a part of whatever came with it, all of which would be kept. */
+export const keepable = <Packet extends AedesPublishPacket>(packet: Packet): Packet => ({
+  ...packet,
+  payload: Buffer.from(packet.payload as Buffer),
+})
+
+/**
+ * Aedes stores all of a SUBSCRIBE for each of its filters that is granted, those that are refused among them: this stores the
+ * granted ones, once all have been judged.
+ */
+export function oncePerPacket<Result>(store: Store<Result>): Store<Result> {
+  const stored = new WeakMap<Subscription[], Promise<Result>>()
+  return (client, all) => {
+    const known = stored.get(all)
+    if (known) return known
+    const isGranted = ({ qos }: { qos: number }): boolean => qos !== REFUSED
+    const storing = Promise.resolve().then(() => store(client, all.filter(isGranted)))
+    stored.set(all, storing)
+    return storing
+  }
 }

@@ -1,5 +1,4 @@
 import type { PublishPacket } from 'aedes'
-import type { Logger } from 'pino'
 import type { Control } from '../control/control.ts'
 import { ClientStatus } from '../schemas/clients.ts'
 import { AppError } from '../schemas/errors.ts'
@@ -8,8 +7,8 @@ import { ClientEvent, Report } from '../schemas/messages.ts'
 import type { Settings } from '../schemas/settings.ts'
 import type { ParsedTopic, TopicName } from '../schemas/topics.ts'
 import { forbiddenTopic, mayPublish } from './access.ts'
-import { readOn } from './aedes-internals.ts'
 import type { Connection } from './connections.ts'
+import type { LimitedLog } from './limited-log.ts'
 
 /** A topic that nobody can subscribe to: a message retargeted to it is acknowledged and goes nowhere. */
 const DROPPED = '$dropped'
@@ -25,8 +24,8 @@ interface Message {
  * Takes in what clients publish. Aedes writes the PUBACK when `receive` resolves: after the commit (rule 3).
  * Throws if the client may not publish there, which closes the connection: 3.1.1 has no other answer.
  */
-export function createReceiver(deps: { settings: Settings; log: Logger; control: Control }) {
-  const { settings, control, log } = deps
+export function createReceiver(deps: { settings: Settings; limitedLog: LimitedLog; control: Control }) {
+  const { settings, control, limitedLog } = deps
 
   /** What each topic means; a handler parses its payload and resolves after the commit. */
   const handlers: Partial<Record<TopicName, (message: Message) => Promise<void>>> = {
@@ -54,7 +53,6 @@ export function createReceiver(deps: { settings: Settings; log: Logger; control:
 
   async function receive(connection: Connection, packet: PublishPacket): Promise<void> {
     const { login } = connection
-    if (!login) throw new Error('publish before the login')
     if (packet.qos === 2) throw new Error(`publish to ${packet.topic} at QoS 2: use QoS 1, commands have ids`)
     const topic = mayPublish(login, settings.MQTT_TOPIC_ROOT, packet.topic)
     if (typeof topic === 'string') {
@@ -82,7 +80,8 @@ export function createReceiver(deps: { settings: Settings; log: Logger; control:
       const fault = faultOf(error)
       if (!fault) throw error
       control.metrics.messageDropped(fault.code)
-      log.warn({ clientId, topic: packet.topic, code: fault.code, reason: fault.message }, 'message dropped')
+      const fields = { clientId, topic: packet.topic, code: fault.code, reason: fault.message }
+      limitedLog('warn', clientId, fields, 'message dropped')
       const topicBefore = packet.topic
       packet.topic = DROPPED
       packet.retain = false
@@ -97,14 +96,14 @@ export function createReceiver(deps: { settings: Settings; log: Logger; control:
 
   /** Above the limit the socket is read no further until there is room: memory is bounded, and the device sees it. */
   function hold(connection: Connection, answered: Promise<void>): void {
-    const { client } = connection
+    const { reading } = connection
     connection.held++
-    if (connection.held > settings.MAX_HELD_REPORTS) client.pause()
+    if (connection.held > settings.MAX_HELD_REPORTS) reading.pause('held')
     // Not now: the parser is in the middle of a chunk.
-    else setImmediate(() => connection.held <= settings.MAX_HELD_REPORTS && readOn(client))
+    else setImmediate(reading.goOn)
     const done = (): void => {
       connection.held--
-      if (connection.held === settings.MAX_HELD_REPORTS) readOn(client)
+      if (connection.held === settings.MAX_HELD_REPORTS) reading.resume('held')
     }
     answered.then(done, done)
   }

@@ -1,4 +1,4 @@
-import type { Aedes, AedesPublishPacket, Client } from 'aedes'
+import type { Aedes, AedesPublishPacket } from 'aedes'
 import type { Logger } from 'pino'
 import type { Outlet, SessionRef, Transport } from '../control/transport.ts'
 import type { Settings } from '../schemas/settings.ts'
@@ -14,7 +14,7 @@ interface Forward {
 
 export interface MqttTransport extends Transport, Outlet {
   /** Aedes asks before each write to a client: a command goes to the one it was claimed for, and its PUBACK is expected. */
-  authorizeForward(client: Client, packet: AedesPublishPacket): AedesPublishPacket | null
+  authorizeForward(connection: Connection, packet: AedesPublishPacket): AedesPublishPacket | null
 }
 
 export function createTransport(deps: {
@@ -83,16 +83,16 @@ export function createTransport(deps: {
       return send('broadcastCommands', {}, sessions, message, handover)
     },
 
-    authorizeForward(client, packet) {
-      const connection = connections.of(client)
-      if (connection.login?.kind !== 'client') return packet
+    authorizeForward(connection, packet) {
+      const { client } = connection
+      if (connection.login.kind !== 'client') return packet
       const topic = parseTopic(root, packet.topic)
       if (!topic || client.closed) return null
       const forward = forwards.get(packet.payload as Buffer)
       if (COMMAND_TOPICS.includes(topic.name) && !forward?.to.has(connection)) return null
       // A zone that the client has just lost: its unsubscription may still be on its way.
       if (topic.params.zone !== undefined && !connection.session?.config.zones.includes(topic.params.zone)) return null
-      if (packet.qos === 0 || connection.client.subscriptions[packet.topic]?.qos === 0) return packet
+      if (packet.qos === 0) return packet
       const id = connection.packetIds.take({ handover: forward?.handover ?? null, at: performance.now() })
       if (id === undefined) return null
       packet.messageId = id
@@ -124,7 +124,7 @@ export function createTransport(deps: {
     disconnect(clientId, why, keyHash) {
       for (const connection of connections.ofClient(clientId)) {
         const { login } = connection
-        if (connection.client.closed || !login || login.kind === 'principal') continue
+        if (connection.client.closed || login.kind === 'principal') continue
         if (keyHash && !keyHash.equals(login.keyHash)) continue
         deps.log.info({ clientId, connection: connection.client.id, reason: why }, 'client disconnected by the server')
         connection.client.close()

@@ -52,6 +52,9 @@ export const Settings = z.object({
     .enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'])
     .default('info')
     .describe('pino level'),
+  LOG_LINES_PER_MINUTE: count(60).describe(
+    'log lines of one kind about one client or address; the next one says how many were left out',
+  ),
 
   DATABASE_POOL: count(10, 4, 1000).describe('PostgreSQL connections of this node'),
   DATABASE_TIMEOUT_SECONDS: seconds(5).describe('no answer for this long from PostgreSQL counts as down'),
@@ -92,7 +95,9 @@ export const Settings = z.object({
     'executions that one transaction removes at most; the executions of one command are not divided',
   ),
   RETENTION_INTERVAL_SECONDS: seconds(60).describe('how often what has become old is looked for'),
-  MAX_PAYLOAD_BYTES: count(262_144).describe('largest payload of a command, as JSON in UTF-8'),
+  MAX_PAYLOAD_BYTES: count(262_144).describe(
+    'largest payload of a command or an MQTT message, as JSON in UTF-8; a packet may be larger by its topic',
+  ),
   HTTP_MAX_BODY_BYTES: count(1_048_576).describe('largest body of an HTTP request'),
   HTTP_WAIT_MAX_SECONDS: count(60).describe('longest ?wait='),
   HTTP_PING_TIMEOUT_SECONDS: seconds(30).describe('an HTTP client that has not pinged for this long is shown offline'),
@@ -100,7 +105,33 @@ export const Settings = z.object({
   SHUTDOWN_SECONDS: seconds(10).describe('open requests get this long to end at shutdown'),
   MQTT_KEEPALIVE_MAX: count(120, 1, 65_535).describe('seconds; keepalive 0 or above this is supervised at this limit'),
   MQTT_CONNECT_TIMEOUT_SECONDS: seconds(5).describe('a connection must send its CONNECT within this time'),
+  MQTT_FRAME_TIMEOUT_SECONDS: seconds(5).describe('a packet must be complete within this time after its first byte'),
   MQTT_SLOW_READER_SECONDS: seconds(5).describe('a reader that stays blocked for this long is disconnected'),
+  MQTT_MAX_CONNECT_BYTES: count(4096, 64, 65_536).describe('largest CONNECT packet'),
+  MQTT_MAX_TOPIC_BYTES: count(1024, 16, 65_535).describe('longest topic name or filter'),
+  MQTT_MAX_TOPIC_LEVELS: count(32, 8, 100).describe('most levels of a topic name or filter'),
+  MQTT_MAX_SUBSCRIPTIONS: count(1000, 4, 100_000).describe(
+    'subscriptions of one connection, and filters of one SUBSCRIBE; more are refused',
+  ),
+  MQTT_MAX_UNACKNOWLEDGED: count(5000, 1, 65_535).describe(
+    'messages of one client without a PUBACK; no more are sent to it until it acknowledges some',
+  ),
+  MQTT_PACKETS_PER_SECOND: count(1000).describe(
+    'packets of one connection per second, after MQTT_PACKET_BURST at once; above that it is read more slowly, not disconnected',
+  ),
+  MQTT_PACKET_BURST: count(5000).describe('packets that one connection may send at once'),
+  MQTT_MAX_CONNECTIONS: count(50_000).describe('MQTT sockets at once, whatever their state; more are closed'),
+  MQTT_MAX_UNAUTHENTICATED_PER_ADDRESS: count(250).describe(
+    'sockets of one address that are read from before their login is through; more wait unread for their turn. Logged-in ones do not count',
+  ),
+  MQTT_MAX_WAITING_PER_ADDRESS: count(20_000, 0).describe(
+    'sockets of one address that wait for their turn; more are closed',
+  ),
+  MQTT_ADMISSION_SECONDS: seconds(30).describe('a socket that has waited this long for its turn is closed'),
+  MQTT_FAILED_LOGINS_PER_MINUTE: count(30).describe(
+    'failed logins of one address, or of one name, that are answered at once; further ones are answered late. A right key always gets in',
+  ),
+  MQTT_FAILED_LOGIN_DELAY_SECONDS: seconds(2).describe('how late'),
   MAX_HELD_REPORTS: count(16, 1, 1000).describe(
     'messages of one connection that wait for their commit before its socket is paused',
   ),

@@ -16,7 +16,10 @@ let count = 0
 let received = 0
 
 beforeAll(async () => {
-  server = await startServer({}, { passed: (point) => void (point === 'report-received' && received++) })
+  server = await startServer(
+    { MQTT_FRAME_TIMEOUT_SECONDS: 1 },
+    { passed: (point) => void (point === 'report-received' && received++) },
+  )
   holder = new pg.Client({ connectionString: server.database_.url })
   await holder.connect()
 })
@@ -91,6 +94,19 @@ describe('while PostgreSQL does not commit', () => {
     expect(pubacks()).toEqual(numbers(many))
     await device.ping()
     await device.report(id, { status: 'completed', attempt: 1 })
+  })
+
+  test('above that what it has begun to say is not late: nobody reads it', async () => {
+    device.write(Buffer.concat([...numbers(LIMIT + 1).map(report), Buffer.from([0xc0])]))
+    await until(() => received === LIMIT + 1, 'all are taken in')
+    const clock = await enter(server, `clock-${count}`, await register(server, `clock-${count}`))
+    clock.write(Buffer.from([0xc0]))
+    await clock.whenClosed()
+    expect(device.closed).toBe(false)
+    device.write(Buffer.from([0]))
+    await holder.query('commit')
+    await until(() => device.packets.some(({ cmd }) => cmd === 'pingresp'), 'the PINGRESP')
+    expect(pubacks()).toEqual(numbers(LIMIT + 1))
   })
 
   test('above that it is paused, another client notices nothing, and after the commit everything is answered in order', async () => {

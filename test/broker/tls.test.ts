@@ -44,6 +44,7 @@ describe.skipIf(!hasTool('openssl', 'openssl'))('with a certificate', () => {
       HTTPS_PORT: 0,
       MQTT_TLS_PORT: 0,
       MQTT_WSS_PORT: 0,
+      MQTT_CONNECT_TIMEOUT_SECONDS: 2,
       HTTP_HOST: '0.0.0.0',
       MQTT_HOST: '0.0.0.0',
     })
@@ -139,6 +140,32 @@ describe.skipIf(!hasTool('openssl', 'openssl'))('with a certificate', () => {
     await device.publishAsync(`${ROOT}/clients/stays/events/scan`, JSON.stringify({ id: 's1' }), { qos: 1 })
     expect(closed).toBe(false)
     await device.endAsync()
+  })
+
+  test('the gate is the same: large messages pass, a wrong key is answered, who says nothing is gone in time', async () => {
+    for (const [id, url] of [
+      ['large-tls', server.tls?.mqtts],
+      ['large-wss', server.tls?.mqttWebSocket],
+    ] as const) {
+      const device = await client(url as string, id, await register(server, id))
+      await device.publishAsync(`${ROOT}/clients/${id}/events/x`, JSON.stringify({ id, x: 'y'.repeat(250_000) }), {
+        qos: 1,
+      })
+      await device.endAsync()
+      await expect(client(url as string, id, `sbk_${'x'.repeat(43)}`)).rejects.toMatchObject({ code: 4 })
+    }
+    const silent = [server.tls?.mqtts, server.tls?.mqttWebSocket].flatMap((url) => [
+      openSocket({ host: '127.0.0.1', port: port(url) }),
+      openTls({ host: '127.0.0.1', port: port(url), rejectUnauthorized: false }),
+    ])
+    const ends = silent.map(
+      (socket) => new Promise((resolve) => socket.on('error', () => undefined).once('close', resolve)),
+    )
+    await Promise.all(ends)
+    const turnedAway = server.logs.filter(({ msg }) => msg === 'connection turned away')
+    // The time of a handshake that never comes may be up first.
+    expect(turnedAway.length).toBeGreaterThanOrEqual(2)
+    expect(new Set(turnedAway.map(({ reason }) => reason))).toEqual(new Set(['no CONNECT in time']))
   })
 
   test('plain bytes on a TLS port harm nobody', async () => {

@@ -1,8 +1,9 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { CancelMessage, CommandMessage, Report, ReportStatus } from '../../schemas/messages.ts'
 import { parseTopic } from '../../schemas/topics.ts'
@@ -77,9 +78,9 @@ describe.skipIf(!hasTool('mosquitto_sub', 'mosquitto-clients') || !hasTool('curl
   })
 
   test('the log lines that the page names', async () => {
-    const source = ['access', 'authenticate', 'broker', 'receive', 'transport'].map((name) =>
-      readFileSync(new URL(`../../broker/${name}.ts`, import.meta.url), 'utf8'),
-    )
+    const broker = fileURLToPath(new URL('../../broker', import.meta.url))
+    const files = readdirSync(broker, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.ts'))
+    const source = files.map((name) => readFileSync(join(broker, name), 'utf8'))
     const sessions = readFileSync(new URL('../../control/sessions/sessions.ts', import.meta.url), 'utf8')
     const all = [...source, sessions].join('\n')
     const mistakes = page.slice(page.indexOf('## Mistakes'))

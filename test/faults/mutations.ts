@@ -55,9 +55,9 @@ export const MUTATIONS: Mutation[] = [
   },
   {
     name: "Aedes' own de-duplication back",
-    file: 'broker/authenticate.ts',
-    find: '    connection.client.duplicates = noDuplicates(deps.broker().id)\n',
-    replace: '    noDuplicates(deps.broker().id)\n',
+    file: 'broker/assembly.ts',
+    find: '    client.duplicates = noDuplicates(aedes.id)\n',
+    replace: '    noDuplicates(aedes.id)\n',
     proof: { args: test('test/broker/delivery.test.ts', '-t', 'overtake'), says: /FAIL .*delivery\.test\.ts/ },
   },
 ]

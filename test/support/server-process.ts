@@ -13,6 +13,7 @@ export interface ServerProcess {
   api: Http
   url: string
   mqttPort: number
+  wsPort: number
   process: ChildProcess
   /** SIGKILL; resolves when it is gone. */
   kill(): Promise<void>
@@ -64,12 +65,13 @@ export async function startServerProcess(
       throw new Error(`the server ended with ${code} before it was ready`)
     }),
   ])
-  const addresses = JSON.parse(line as string) as { http: string; mqtt: string }
+  const addresses = JSON.parse(line as string) as { http: string; mqtt: string; mqttWebSocket: string }
   return {
     http: addresses.http,
     api: httpClient(addresses.http, ADMIN_TOKEN),
     url: addresses.http,
     mqttPort: Number(new URL(addresses.mqtt).port),
+    wsPort: Number(new URL(addresses.mqttWebSocket).port),
     process: child,
     async kill() {
       child.kill('SIGKILL')

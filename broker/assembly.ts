@@ -1,0 +1,246 @@
+import { Aedes, type AedesPublishPacket, type AuthenticateError, type Client, type Subscription } from 'aedes'
+import mqemitter from 'mqemitter'
+import type { Logger } from 'pino'
+import type { Certificate } from '../control/certificate.ts'
+import { createKeyedLock } from '../control/sessions/keyed-lock.ts'
+import { plainHost, type Settings } from '../schemas/settings.ts'
+import { type Login, subjectOf } from './access.ts'
+import { answerEveryFilter, deliverOnce, noDuplicates } from './aedes-internals.ts'
+import type { Connection, Connections } from './connections.ts'
+import type { ConnectPacket } from './gate/connect-packet.ts'
+import { createGate, type Guest } from './gate/gate.ts'
+import type { PacketLimits } from './gate/packets.ts'
+import { createTicks } from './gate/ticks.ts'
+import { createIntake } from './intake.ts'
+import type { LimitedLog } from './limited-log.ts'
+import { type Listener, listenTcp, listenWebSocket, type Place } from './listeners.ts'
+import { REFUSED } from './persistence.ts'
+import type { Policy } from './policy.ts'
+import { refusalOf } from './refusal.ts'
+import { highestQos } from './topic-filter.ts'
+
+export interface BrokerPorts {
+  mqtt: number
+  ws: number
+  mqtts: number | undefined
+  wss: number | undefined
+}
+
+type AedesBroker = Aedes & { clients: Record<string, Client | undefined> }
+
+/** A broker that is safe to listen with: the gate, and Aedes with what it gets wrong put right. What it is for, its policy says. */
+export interface Assembly {
+  readonly aedes: AedesBroker
+  /** With a certificate also over TLS. */
+  listen(certificate?: Certificate): Promise<BrokerPorts>
+  /** Takes no more connections, closes all, and waits until their sessions have ended. */
+  stop(): Promise<void>
+}
+
+export interface AssemblyDeps {
+  settings: Settings
+  log: Logger
+  limitedLog: LimitedLog
+  connections: Connections
+  policy: Policy
+  persistence: unknown
+}
+
+export async function assemble(deps: AssemblyDeps): Promise<Assembly> {
+  const { settings, log, limitedLog, connections, policy } = deps
+  const locks = createKeyedLock()
+  /** Whose login is not through yet. */
+  const entering = new WeakMap<Client, Guest<{ login: Login; connect: ConnectPacket }>>()
+
+  const aedes = (await Aedes.createBroker({
+    mq: createEmitter(),
+    persistence: deps.persistence,
+    concurrency: 0,
+    drainTimeout: settings.MQTT_SLOW_READER_SECONDS * 1000,
+    maxTopicLevels: settings.MQTT_MAX_TOPIC_LEVELS,
+    preConnect(client, packet, done) {
+      policy.connecting?.(connections.of(client), packet)
+      done(null, true)
+    },
+    authenticate(client, _username, _password, done) {
+      enter(connections.of(client)).then(
+        () => done(null, true),
+        (error) => done(refused(connections.of(client), error), false),
+      )
+    },
+    authorizePublish(client, packet, done) {
+      if (!client) return done(new Error('a message of no connection'))
+      // [MQTT-3.3.1-3]
+      packet.dup = false
+      policy.publish(connections.of(client), packet).then(
+        () => done(null),
+        (error) => done(error),
+      )
+    },
+    authorizeSubscribe(client, subscription, done) {
+      done(null, authorizeSubscribe(connections.of(client), subscription))
+    },
+    authorizeForward: (client, packet) => policy.forward(connections.of(client), packet),
+  })) as AedesBroker
+
+  const shortestMs = Math.min(settings.MQTT_CONNECT_TIMEOUT_SECONDS, settings.MQTT_FRAME_TIMEOUT_SECONDS) * 1000
+  const ticks = createTicks(shortestMs, () => {
+    gate.step()
+    intake.step()
+  })
+  const intake = createIntake({ settings, limitedLog, now: ticks.now })
+  const gate = createGate({
+    settings,
+    log: limitedLog,
+    packetLimits: packetLimits(settings),
+    now: ticks.now,
+    identify: async (connect, ip) => ({ login: await policy.identify(connect, ip), connect }),
+    refused: (refusal, username) => policy.refused?.(refusal, username),
+    welcome(guest) {
+      const connection = connections.add(aedes.handle(guest.stream), { ...guest, login: guest.login.login })
+      entering.set(connection.client, guest)
+      answerEveryFilter(connection.client)
+      deliverOnce(connection.client, (topic) => highestQos(connection.filters, topic))
+      intake.begin(connection, guest)
+    },
+  })
+
+  /** One connection per client id at a time from here until it is ready or gone: without it two may live at once. */
+  async function enter(connection: Connection): Promise<void> {
+    const { client } = connection
+    const guest = entering.get(client) as Guest<{ login: Login; connect: ConnectPacket }>
+    const unlock = await locks.acquire(client.id)
+    connection.release = () => {
+      unlock()
+      guest.settled()
+    }
+    client.conn.once('close', connection.release)
+    if (isGone(client)) return connection.release()
+    await takeOver(client)
+    // Its end would not be seen any more: the session would never end.
+    if (isGone(client)) return connection.release()
+    client.duplicates = noDuplicates(aedes.id)
+    await policy.enter(connection, guest.login.connect)
+    entering.delete(client)
+  }
+
+  /**
+   * [MQTT-3.1.4-2], with the older connection gone completely first: Aedes forgets a client by its id while it closes, and would
+   * forget the new one with it.
+   */
+  async function takeOver(client: Client): Promise<void> {
+    const older = aedes.clients[client.id]
+    if (older) {
+      older.close()
+      await connections.of(older).unregistered
+    }
+  }
+
+  function refused({ address, client, login }: Connection, error: unknown): AuthenticateError {
+    const refusal = refusalOf(error)
+    const username = entering.get(client)?.login.connect.username
+    policy.refused?.(refusal, username)
+    const fields = { address, client: client.id, username, code: refusal.returnCode, reason: refusal.message }
+    limitedLog('warn', subjectOf(login), fields, 'connection refused')
+    return refusal
+  }
+
+  function authorizeSubscribe(connection: Connection, subscription: Subscription): Subscription | null {
+    const { filters, client, login } = connection
+    const { topic: filter, qos } = subscription
+    const verdict =
+      filters.size >= settings.MQTT_MAX_SUBSCRIPTIONS && !filters.has(filter)
+        ? `it has ${filters.size} subscriptions already`
+        : policy.subscribe(connection, filter, qos)
+    if (typeof verdict === 'string') {
+      limitedLog('warn', subjectOf(login), { client: client.id, filter, reason: verdict }, 'subscription refused')
+      subscription.qos = REFUSED as never
+      return null
+    }
+    filters.set(filter, verdict.granted)
+    subscription.qos = verdict.granted
+    return { ...subscription, qos: 2 }
+  }
+
+  aedes.on('clientReady', (client) => connections.of(client).release())
+  aedes.on('unsubscribe', (gone, client) => {
+    for (const filter of gone) connections.of(client).filters.delete(filter)
+  })
+  aedes.on('clientDisconnect', (client) => connections.of(client).markUnregistered())
+  aedes.on('clientError', (client, error) => logOnce(connections.of(client), error))
+  aedes.on('connectionError', (client, error) => logOnce(connections.of(client), error))
+  aedes.on('error' as 'closed', ((error: Error) => log.error({ err: error }, 'broker error')) as () => void)
+
+  /** A failing connection fails each of its pending writes: one line is enough. */
+  const reported = new WeakSet<Connection>()
+  function logOnce(connection: Connection, error: Error): void {
+    if (reported.has(connection)) return
+    reported.add(connection)
+    const fields = { client: connection.client.id, reason: error.message }
+    limitedLog('info', subjectOf(connection.login), fields, 'connection closed')
+  }
+
+  async function endAll(): Promise<void> {
+    const ending = [...connections.all()].map((connection) => {
+      connection.client.close()
+      return connection.ended
+    })
+    await Promise.all(ending)
+  }
+
+  const listeners: Listener[] = []
+  return {
+    aedes,
+    async listen(certificate) {
+      const add = async (kind: typeof listenWebSocket, place: Place): Promise<number> => {
+        const listener = await kind(gate, place, packetLimits(settings))
+        listeners.push(listener)
+        return listener.port
+      }
+      const host = plainHost(settings, 'MQTT_HOST')
+      const tls = { host: settings.MQTT_HOST, certificate }
+      return {
+        mqtt: await add(listenTcp, { host, port: settings.MQTT_PORT, setting: 'MQTT_PORT' }),
+        ws: await add(listenWebSocket, { host, port: settings.MQTT_WS_PORT, setting: 'MQTT_WS_PORT' }),
+        mqtts:
+          certificate && (await add(listenTcp, { ...tls, port: settings.MQTT_TLS_PORT, setting: 'MQTT_TLS_PORT' })),
+        wss:
+          certificate &&
+          (await add(listenWebSocket, { ...tls, port: settings.MQTT_WSS_PORT, setting: 'MQTT_WSS_PORT' })),
+      }
+    },
+    async stop() {
+      const closed = listeners.map((listener) => listener.close())
+      gate.stop()
+      ticks.stop()
+      await endAll()
+      await new Promise<void>((resolve) => aedes.close(resolve))
+      // Aedes leaves a connection open whose login was under way; it may even have logged in meanwhile.
+      for (const listener of listeners) listener.terminate()
+      await endAll()
+      await Promise.all(closed)
+    },
+  }
+}
+
+const isGone = (client: Client): boolean => client.closed || client.conn.destroyed
+
+/** A payload of just the largest size has to fit, whatever its topic: behind a fixed header of 5 bytes and an identifier of 2. */
+const packetLimits = (settings: Settings): PacketLimits => ({
+  connectBytes: settings.MQTT_MAX_CONNECT_BYTES,
+  packetBytes: 5 + 2 + settings.MQTT_MAX_TOPIC_BYTES + 2 + settings.MAX_PAYLOAD_BYTES,
+  topicBytes: settings.MQTT_MAX_TOPIC_BYTES,
+  topicLevels: settings.MQTT_MAX_TOPIC_LEVELS,
+  filters: settings.MQTT_MAX_SUBSCRIPTIONS,
+})
+
+/** mqemitter whose `emit` does not wait for slow readers: one frozen subscriber must not hold up every publisher. */
+function createEmitter(): unknown {
+  const emitter = mqemitter({ concurrency: 0, matchEmptyLevels: true })
+  const emit = emitter.emit.bind(emitter)
+  emitter.emit = (message, done) => {
+    emit(message as AedesPublishPacket, () => undefined)
+    if (done) setImmediate(done)
+  }
+  return emitter
+}

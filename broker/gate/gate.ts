@@ -1,0 +1,210 @@
+import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { plainAddress } from '../../control/access/actor.ts'
+import type { Settings } from '../../schemas/settings.ts'
+import type { LimitedLog } from '../limited-log.ts'
+import { type Refusal, refusalOf } from '../refusal.ts'
+import { senderOf } from './address.ts'
+import { type AdmissionLimits, createAdmission, type Entrant } from './admission.ts'
+import { type ConnectPacket, readConnect } from './connect-packet.ts'
+import { createFailedLogins } from './failed-logins.ts'
+import { createFrameReader, type Frame, type FrameReader } from './frames.ts'
+import type { PacketLimits } from './packets.ts'
+import { release } from './release.ts'
+
+/** A connection whose CONNECT is well-formed and whose login is right. */
+export interface Guest<Login> {
+  stream: Duplex
+  ip: string
+  /** For the log: address and port. */
+  address: string
+  login: Login
+  /** The CONNECT as it came, and what came behind it. */
+  connect: Buffer
+  rest: Buffer
+  frames: FrameReader
+  /** It is in: it counts for its address no longer. */
+  settled(): void
+}
+
+/** What stands between the listeners and Aedes: nothing is handed on before somebody has said who he is. */
+export interface Gate {
+  /** A new socket, which is not read from yet; `begin` is called when it is its turn. */
+  enter(socket: Socket, begin: () => void): void
+  /** The MQTT stream of a socket whose turn it is; `trusted` is called once its login is right. */
+  open(stream: Duplex, socket: Socket, trusted?: () => void): void
+  /** One step of the clock: what has waited too long ends. */
+  step(): void
+  /** Ends whatever has not been handed on. */
+  stop(): void
+}
+
+export interface GateDeps<Login> {
+  settings: Settings
+  log: LimitedLog
+  packetLimits: PacketLimits
+  /** Milliseconds, as `step` is called. */
+  now(): number
+  /** Who it is; throws a Refusal. */
+  identify(connect: ConnectPacket, ip: string): Promise<Login>
+  refused(refusal: Refusal, username: string | undefined): void
+  welcome(guest: Guest<Login>): void
+}
+
+/** A socket that has not been handed on. */
+interface Visitor extends Entrant {
+  readonly socket: Socket
+  readonly ip: string
+  readonly address: string
+  /** What happens to it when nothing else does before. */
+  deadline: { at: number; then(): void } | undefined
+}
+
+export function createGate<Login>(deps: GateDeps<Login>): Gate {
+  const { settings, log, now } = deps
+  const admission = createAdmission(admissionLimits(settings), now)
+  const failedLogins = createFailedLogins(settings.MQTT_FAILED_LOGINS_PER_MINUTE)
+  const visitors = new Map<Socket, Visitor>()
+  /** Answers that are held back, by sender: a flood makes no more of them than of logins. */
+  const delayed = new Map<string, number>()
+
+  const after = (visitor: Visitor, seconds: number, then: () => void): void => {
+    visitor.deadline = { at: now() + seconds * 1000, then }
+  }
+
+  function enter(socket: Socket, begin: () => void): void {
+    const ip = plainAddress(socket.remoteAddress)
+    const visitor: Visitor = {
+      socket,
+      sender: senderOf(ip),
+      ip,
+      address: `${ip}:${socket.remotePort ?? '?'}`,
+      deadline: undefined,
+      start() {
+        after(visitor, settings.MQTT_CONNECT_TIMEOUT_SECONDS, () => turnAway(visitor, 'no CONNECT in time'))
+        begin()
+      },
+      turnAway: (why) => turnAway(visitor, why),
+    }
+    visitors.set(socket, visitor)
+    socket.on('error', () => undefined)
+    socket.once('close', () => {
+      visitors.delete(socket)
+      admission.left(visitor)
+    })
+    admission.enter(visitor)
+  }
+
+  function turnAway({ socket, sender, address }: Visitor, reason: string): void {
+    log('info', sender, { address, reason }, 'connection turned away')
+    socket.destroy()
+  }
+
+  function open(stream: Duplex, socket: Socket, trusted?: () => void): void {
+    const visitor = visitors.get(socket)
+    if (!visitor || socket.destroyed) return void stream.destroy()
+    const frames = createFrameReader(deps.packetLimits)
+    stream.on('error', () => undefined)
+    const read = (): void => {
+      for (let chunk = stream.read() as Buffer | null; chunk !== null; chunk = stream.read() as Buffer | null) {
+        const found = frames.first(chunk)
+        // What a WebSocket brings is cut out of what was read, and is its own to keep.
+        const discard = (): void => void (stream === socket && release(chunk))
+        if (!found || !('rest' in found) || found.rest.length === 0) discard()
+        if (!found) continue
+        stream.off('readable', read)
+        if ('fault' in found) turnAway(visitor, found.fault)
+        else void login(visitor, { stream, frames, ...found }, { trusted, discard })
+        return
+      }
+    }
+    stream.on('readable', read)
+  }
+
+  async function login(
+    visitor: Visitor,
+    arrived: Pick<Guest<Login>, 'stream' | 'frames' | 'rest'> & { connect: Frame },
+    { trusted, discard }: { trusted: (() => void) | undefined; discard(): void },
+  ): Promise<void> {
+    const { stream, connect } = arrived
+    const verdict = readConnect(connect.bytes, connect.body, connect.bytes.length, deps.packetLimits)
+    if (!('connect' in verdict)) discard()
+    if ('fault' in verdict) return turnAway(visitor, verdict.fault)
+    // Who it is may take as long as the database does.
+    visitor.deadline = undefined
+    if ('refusal' in verdict) return refuse(visitor, stream, verdict)
+    try {
+      const login = await deps.identify(verdict.connect, visitor.ip)
+      if (visitor.socket.destroyed || stream.readableEnded) return void visitor.socket.destroy()
+      visitors.delete(visitor.socket)
+      trusted?.()
+      const settled = (): void => admission.settled(visitor)
+      deps.welcome({ ...arrived, connect: connect.bytes, ip: visitor.ip, address: visitor.address, login, settled })
+    } catch (error) {
+      discard()
+      refuse(visitor, stream, { refusal: refusalOf(error), ...verdict.connect })
+    }
+  }
+
+  function refuse(
+    visitor: Visitor,
+    stream: Duplex,
+    { refusal, clientId: client, username }: { refusal: Refusal } & Partial<ConnectPacket>,
+  ): void {
+    const { sender, address } = visitor
+    const { returnCode, message: reason } = refusal
+    log('warn', sender, { address, client, username, code: returnCode, reason }, 'connection refused')
+    deps.refused(refusal, username)
+    admission.settled(visitor)
+    const answer = (): void => {
+      // [MQTT-3.2.2-5]
+      stream.end(Buffer.from([0x20, 2, 0, returnCode]), () => visitor.socket.destroy())
+      after(visitor, settings.MQTT_SLOW_READER_SECONDS, () => visitor.socket.destroy())
+    }
+    const isBadLogin = returnCode === 4 || returnCode === 5
+    if (isBadLogin && failedLogins.note(sender, username)) holdBack(visitor, stream, answer)
+    else answer()
+  }
+
+  /** Slows down who tries again and again, a device with a wrong key as well as an attacker. */
+  function holdBack(visitor: Visitor, stream: Duplex, answer: () => void): void {
+    const { sender, socket } = visitor
+    const held = delayed.get(sender) ?? 0
+    // A flood: its answers would cost more than its logins.
+    if (held >= settings.MQTT_MAX_UNAUTHENTICATED_PER_ADDRESS) return void socket.destroy()
+    delayed.set(sender, held + 1)
+    socket.once('close', () => {
+      const left = (delayed.get(sender) ?? 1) - 1
+      if (left > 0) delayed.set(sender, left)
+      else delayed.delete(sender)
+    })
+    after(visitor, settings.MQTT_FAILED_LOGIN_DELAY_SECONDS, answer)
+    // What it sends meanwhile is not kept for it.
+    stream.on('readable', () => stream.readableLength > deps.packetLimits.connectBytes && socket.destroy())
+  }
+
+  return {
+    enter,
+    open,
+    step() {
+      for (const visitor of visitors.values()) {
+        // It began somewhere within a step: only one step more is surely as long.
+        if (!visitor.deadline || now() <= visitor.deadline.at) continue
+        const { then } = visitor.deadline
+        visitor.deadline = undefined
+        then()
+      }
+      admission.expire()
+    },
+    stop() {
+      for (const socket of visitors.keys()) socket.destroy()
+    },
+  }
+}
+
+const admissionLimits = (settings: Settings): AdmissionLimits => ({
+  total: settings.MQTT_MAX_CONNECTIONS,
+  unauthenticated: settings.MQTT_MAX_UNAUTHENTICATED_PER_ADDRESS,
+  waiting: settings.MQTT_MAX_WAITING_PER_ADDRESS,
+  waitMs: settings.MQTT_ADMISSION_SECONDS * 1000,
+})

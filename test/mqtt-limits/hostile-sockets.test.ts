@@ -1,0 +1,117 @@
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { createConnection, type Socket } from 'node:net'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { connect, hex } from '../mqtt-clauses/support/wire.ts'
+import { createTestDatabase, type TestDatabase } from '../support/database.ts'
+import { connectDevice, startDevice } from '../support/device.ts'
+import type { TestServer } from '../support/server.ts'
+import { type ServerProcess, startServerProcess } from '../support/server-process.ts'
+import { until } from '../support/until.ts'
+
+const SOCKETS = 1000
+const MAX_GROWTH_MB = 32
+let database: TestDatabase
+let server: ServerProcess
+
+beforeAll(async () => {
+  database = await createTestDatabase()
+  server = await startServerProcess(database)
+})
+afterAll(async () => {
+  await server.kill()
+  await database.drop()
+})
+
+/** What the kernel counts as the server's, in MB. */
+function residentMb(): number {
+  const status = readFileSync(`/proc/${server.process.pid}/status`, 'utf8')
+  return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1]) / 1024
+}
+
+/** Until it no longer falls or rises: what was put off while the server started is done. */
+async function settledMb(): Promise<number> {
+  let last = residentMb()
+  let same = 0
+  await until(async () => {
+    await server.api.get('/health/live')
+    const now = residentMb()
+    same = Math.abs(now - last) < 0.2 ? same + 1 : 0
+    last = now
+    return same >= 50
+  }, 'the memory settles')
+  return last
+}
+
+const CONNECT = connect({ clientId: 'x', flags: 0xc6, rest: ['t', 'w'.repeat(3900), 'u', 'p'] })
+const UPGRADE = [
+  'GET /mqtt HTTP/1.1',
+  'Host: x',
+  'Connection: Upgrade',
+  'Upgrade: websocket',
+  'Sec-WebSocket-Version: 13',
+  'Sec-WebSocket-Protocol: mqtt',
+  'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==',
+].join('\r\n')
+
+/** Each says something, and then only what it is made to say: a byte now and then, or nothing. */
+const KINDS: { port: 'mqttPort' | 'wsPort'; first?: Buffer; next?: Buffer }[] = [
+  { port: 'mqttPort' },
+  { port: 'mqttPort', first: CONNECT.subarray(0, 3800) },
+  { port: 'mqttPort', first: CONNECT.subarray(0, 30), next: Buffer.from('w') },
+  { port: 'mqttPort', first: Buffer.concat([hex('10 FD 1F'), CONNECT.subarray(3, 20)]), next: Buffer.alloc(500) },
+  { port: 'mqttPort', first: Buffer.alloc(65_536, hex('10 FF FF FF 7F')) },
+  { port: 'mqttPort', first: Buffer.concat([connect({ level: 9 }), Buffer.alloc(65_536)]) },
+  { port: 'mqttPort', first: Buffer.concat([connect({ flags: 0xc2, rest: ['u', 'p'] }), Buffer.alloc(65_536)]) },
+  { port: 'mqttPort', first: hex('30 FF FF FF 7F'), next: Buffer.alloc(65_536) },
+  { port: 'wsPort', first: Buffer.from(`${UPGRADE}\r\nX-Bomb: ${'y'.repeat(7000)}`) },
+  {
+    port: 'wsPort',
+    first: Buffer.from(`${UPGRADE}\r\n\r\n`),
+    next: Buffer.alloc(65_536, hex('82 FF 00 00 00 00 10 00 00 00')),
+  },
+]
+
+async function attack(count: number): Promise<Socket[]> {
+  const sockets: Socket[] = []
+  for (let index = 0; index < count; index++) {
+    const kind = KINDS[index % KINDS.length] as (typeof KINDS)[number]
+    const socket = createConnection({ port: server[kind.port], host: '127.0.0.1', localAddress: '127.0.0.9' })
+    socket.on('error', () => undefined)
+    sockets.push(socket)
+    if (index % 50 === 49) await once(socket, 'connect')
+    if (kind.first) socket.write(kind.first)
+  }
+  return sockets
+}
+
+test(`${SOCKETS} hostile sockets take little memory, and those who mean well notice nothing`, async () => {
+  // The code that the attack runs through is compiled before.
+  for (const socket of await attack(KINDS.length * 10)) socket.destroy()
+  const device = await startDevice(server as unknown as TestServer, 'good')
+  const before = await settledMb()
+  const sockets = await attack(SOCKETS)
+  let most = 0
+  const opened = performance.now()
+  await until(
+    async () => {
+      for (const [index, socket] of sockets.entries()) {
+        const next = KINDS[index % KINDS.length]?.next
+        if (next && !socket.destroyed) socket.write(next)
+      }
+      most = Math.max(most, residentMb())
+      return performance.now() - opened > 4000
+    },
+    'four seconds of it',
+    10_000,
+  )
+  const started = performance.now()
+  await device.ping()
+  const other = await connectDevice(server, { clientId: 'good', password: device.clientKey })
+  expect(other.returnCode).toBe(0)
+  expect(performance.now() - started).toBeLessThan(1000)
+  console.log(`${SOCKETS} hostile sockets: ${before.toFixed(0)} MB before, at most ${most.toFixed(0)} MB with them`)
+  expect(most - before).toBeLessThan(MAX_GROWTH_MB)
+  for (const socket of sockets) socket.destroy()
+  await other.ping()
+}, 60_000)
