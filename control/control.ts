@@ -171,6 +171,7 @@ export function createControl(deps: ControlDeps): Control {
     ...hooks,
     async recover() {
       await actions.load()
+      await commandInserts.start()
       await closeSessions(db, await findSessionsOfNode(db, NODE))
       await retainAll(db, transport)
       await sweeper.sweep()

@@ -1,5 +1,4 @@
 import { createHash } from 'node:crypto'
-import { v7 as uuid } from 'uuid'
 import type { Db } from '../../db/connect.ts'
 import {
   findIdempotencyKey,
@@ -9,6 +8,7 @@ import {
   type NewCommand,
   previewTargets,
   type Refusal,
+  readDatabaseClock,
 } from '../../db/new-commands.ts'
 import { type Command, type CommandPreview, type CreateCommand, targetOf } from '../../schemas/commands.ts'
 import { AppError, type ErrorCode } from '../../schemas/errors.ts'
@@ -19,6 +19,7 @@ import { type Batcher, createBatcher } from '../batcher.ts'
 import type { Dispatch } from '../executions/dispatch.ts'
 import type { Metrics } from '../metrics/metrics.ts'
 import type { Sessions } from '../sessions/sessions.ts'
+import { createCommandIds } from './command-ids.ts'
 import { readCommand } from './read-commands.ts'
 
 export interface CreateCommandDeps {
@@ -35,15 +36,20 @@ export interface CreateCommandDeps {
 
 /** Creates on their way to PostgreSQL: commands for one client share a statement, a group has one to itself. */
 export interface CommandInserts {
+  /** Call it before the first command: from then on ids are made by PostgreSQL's clock. */
+  start(): Promise<void>
+  newId(): string
   add(command: NewCommand): Promise<InsertedCommand>
   stop(): Promise<void>
 }
 
 export function createCommandInserts(db: Db, settings: Settings, metrics: Metrics): CommandInserts {
+  const ids = createCommandIds()
   const inserts = (max: number, name: string): Batcher<NewCommand, InsertedCommand> =>
     createBatcher<NewCommand, InsertedCommand>({
       run: async (commands) => {
         const inserted = await insertCommands(db, commands, settings.MAX_PENDING_PER_CLIENT)
+        for (const result of inserted) if (result.refusal === null) ids.observe(Date.parse(result.createdAt))
         const results = new Map(inserted.map((result) => [result.id, result]))
         return commands.map((command) => results.get(command.id) as InsertedCommand)
       },
@@ -55,6 +61,10 @@ export function createCommandInserts(db: Db, settings: Settings, metrics: Metric
   // Ten thousand rows take their time: nobody's command for one client waits behind them.
   const group = inserts(1, 'create_group')
   return {
+    async start() {
+      ids.observe((await readDatabaseClock(db)).getTime())
+    },
+    newId: ids.next,
     add: (command) => (command.target.kind === 'client' ? single : group).add(command),
     stop: async () => {
       await Promise.all([single.stop(), group.stop()])
@@ -73,7 +83,7 @@ export async function createCommand(
   idempotencyKey: string | undefined,
 ): Promise<{ command: Command; replayed: boolean }> {
   const requestHash = createHash('sha256').update(JSON.stringify(body)).digest('hex')
-  const id = uuid()
+  const id = deps.commandInserts.newId()
   const target = targetOf(body)
   // Announced before the commit, so that no session's own claim gets ahead of the one publish for the group.
   const group = target.kind === 'client' ? undefined : deps.dispatch.openGroup(id, target)
