@@ -215,6 +215,7 @@ export function createControl(deps: ControlDeps): Control {
     async recover() {
       await checkTimeZone(db, settings.DAY_TIME_ZONE)
       await actions.load()
+      await commandInserts.start()
       await sessions.endLost()
       await retainAll(db, transport)
       await sweeper.sweep()

@@ -186,6 +186,11 @@ export async function insertCommands(
   })
 }
 
+export async function readDatabaseClock(db: Db): Promise<Date> {
+  const { rows: found } = await sql<{ now: Date }>`select clock_timestamp() as now`.execute(db)
+  return (found[0] as { now: Date }).now
+}
+
 /** Who would get a command now. The list is kept under its hash, so that a later change can be told (`findPreview`). */
 export async function previewTargets(
   db: Db,

@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto'
 import type { RateLimiterAbstract } from 'rate-limiter-flexible'
-import { v7 as uuid } from 'uuid'
 import type { Db } from '../../db/connect.ts'
 import {
   findIdempotencyKey,
@@ -8,6 +7,7 @@ import {
   insertCommands,
   type NewCommand,
   previewTargets,
+  readDatabaseClock,
 } from '../../db/new-commands.ts'
 import { type Command, type CommandPreview, type CreateCommand, targetOf } from '../../schemas/commands.ts'
 import { AppError, type LimitState } from '../../schemas/errors.ts'
@@ -21,6 +21,7 @@ import type { Dispatch } from '../executions/dispatch.ts'
 import type { Metrics } from '../metrics/metrics.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import { type Allowance, findAllowance } from './allowance.ts'
+import { createCommandIds } from './command-ids.ts'
 import { dayState, minuteShare } from './limits.ts'
 import { readCommand } from './read-commands.ts'
 import { refusalError } from './refusals.ts'
@@ -46,6 +47,9 @@ export interface CreateCommandDeps {
  * against a quota wait for its counter, and nobody else's for them.
  */
 export interface CommandInserts {
+  /** Call it before the first command: from then on ids are made by PostgreSQL's clock. */
+  start(): Promise<void>
+  newId(): string
   add(command: NewCommand): Promise<InsertedCommand>
   /** Whether commands were refused just now for want of PostgreSQL. */
   failing(): boolean
@@ -53,11 +57,13 @@ export interface CommandInserts {
 }
 
 export function createCommandInserts(db: Db, settings: Settings, metrics: Metrics): CommandInserts {
+  const ids = createCommandIds()
   const limits = { maxPendingPerClient: settings.MAX_PENDING_PER_CLIENT, dayTimeZone: settings.DAY_TIME_ZONE }
   const inserts = (max: number, name: string): Batcher<NewCommand, InsertedCommand> =>
     createBatcher<NewCommand, InsertedCommand>({
       run: async (commands) => {
         const inserted = await insertCommands(db, commands, limits)
+        for (const result of inserted) if (result.refusal === null) ids.observe(Date.parse(result.createdAt))
         const results = new Map(inserted.map((result) => [result.id, result]))
         return commands.map((command) => results.get(command.id) as InsertedCommand)
       },
@@ -69,6 +75,10 @@ export function createCommandInserts(db: Db, settings: Settings, metrics: Metric
   const limited = { single: inserts(200, 'create_limited'), group: inserts(1, 'create_group_limited') }
   const all = [free.single, free.group, limited.single, limited.group]
   return {
+    async start() {
+      ids.observe((await readDatabaseClock(db)).getTime())
+    },
+    newId: ids.next,
     add(command) {
       const { single, group } = command.quota === null ? free : limited
       // Ten thousand rows take their time: nobody's command for one client waits behind them.
@@ -100,7 +110,7 @@ export async function createCommand(
   idempotencyKey: string | undefined,
 ): Promise<Created> {
   const requestHash = createHash('sha256').update(JSON.stringify(body)).digest('hex')
-  const id = uuid()
+  const id = deps.commandInserts.newId()
   const target = targetOf(body)
   // Announced before the commit, so that no session's own claim gets ahead of the one publish for the group.
   const group = target.kind === 'client' ? undefined : deps.dispatch.openGroup(id, target)
