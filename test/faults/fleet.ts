@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import type { Backoff } from '../../agent/backoff.ts'
 import type { HostOrders } from './agent-host.ts'
 import { type AgentHost, startAgents } from './agents.ts'
 import { type PlainDevice, startPlainDevice } from './plain-device.ts'
@@ -27,11 +28,19 @@ export async function registerActions(stand: Stand): Promise<void> {
   }
 }
 
+interface FleetOptions {
+  url?: string
+  /** Of every process of agents, or of each. */
+  env?: Record<string, string> | ((host: number) => Record<string, string>)
+  keepaliveSeconds?: number
+  reconnect?: Backoff
+}
+
 /** Registers the actions and the clients, and starts them. */
 export async function startFleet(
   stand: Stand,
   sizes: { agents: number; hosts: number; plain: number },
-  options: { url?: string; env?: Record<string, string>; keepaliveSeconds?: number } = {},
+  options: FleetOptions = {},
 ): Promise<Fleet> {
   await registerActions(stand)
   const ids = (prefix: string, count: number): string[] =>
@@ -50,8 +59,12 @@ export async function startFleet(
     directory,
     devices: agents.filter((_device, index) => index % sizes.hosts === host),
     ...(options.keepaliveSeconds ? { keepaliveSeconds: options.keepaliveSeconds } : {}),
+    ...(options.reconnect ? { reconnect: options.reconnect } : {}),
   }))
-  const hosts = await Promise.all(orders.map(async (order) => stand.use(await startAgents(order, options.env))))
+  const { env = {} } = options
+  const hosts = await Promise.all(
+    orders.map(async (order, host) => stand.use(await startAgents(order, typeof env === 'function' ? env(host) : env))),
+  )
   const mqttPort = Number(new URL(options.url ?? stand.mqtt).port)
   const plain = plainClients.map(({ id: clientId, clientKey }) =>
     stand.use(startPlainDevice({ mqttPort, clientId, clientKey, directory })),

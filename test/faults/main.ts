@@ -2,12 +2,14 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { cpus, totalmem } from 'node:os'
 import { parseArgs } from 'node:util'
 import type { Figures, Scenario } from './scenario.ts'
+import { agentKills } from './scenarios/agent-kills.ts'
 import { cancelRaces } from './scenarios/cancel-races.ts'
 import { frozenAgents } from './scenarios/frozen-agents.ts'
 import { oracleProved } from './scenarios/oracle-proved.ts'
 import { postgresFreezes, postgresFullDisk, postgresKills, postgresRestarts } from './scenarios/postgres.ts'
 import { restartStorm } from './scenarios/restart-storm.ts'
 import { serverKills } from './scenarios/server-kills.ts'
+import { tornJournal } from './scenarios/torn-journal.ts'
 import { twins } from './scenarios/twins.ts'
 
 /**
@@ -17,6 +19,8 @@ import { twins } from './scenarios/twins.ts'
  */
 const SCENARIOS: Scenario[] = [
   serverKills,
+  agentKills,
+  tornJournal,
   postgresRestarts,
   postgresKills,
   postgresFreezes,

@@ -73,7 +73,7 @@ const keyOf = (commandId: string, clientId: string): string => `${commandId} ${c
 
 const TIMER_CODES = ['TIMEOUT', 'START_TIMEOUT']
 const LOST_CODES = ['SESSION_LOST', 'HANDOVER_LOST', 'IN_DOUBT', 'NOT_REMEMBERED', 'OUTCOME_UNKNOWN']
-const SILENT_CODES = new Set([...TIMER_CODES, 'OUTCOME_UNKNOWN', 'AGENT_INTERRUPTED'])
+const SILENT_CODES = new Set([...TIMER_CODES, 'OUTCOME_UNKNOWN', 'AGENT_INTERRUPTED', 'JOURNAL_INCOMPLETE'])
 /** What says that nothing happened. */
 const DENIES: ReadonlySet<string> = new Set(['cancelled', 'expired', 'rejected'])
 

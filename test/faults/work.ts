@@ -1,4 +1,6 @@
 import { closeSync, fsyncSync, openSync, readFileSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import { until } from '../support/until.ts'
 
 /** What a device is asked to do in a fault run; it goes as the payload of the command. */
 export interface Work {
@@ -47,4 +49,11 @@ export function readLines<T>(file: string): T[] {
     if (index === lines.length - 1) return []
     return [JSON.parse(line) as T]
   })
+}
+
+/** Waits until the agents of a stand have begun to act on all these commands. */
+export async function untilItHappens(standDirectory: string, ids: string[]): Promise<void> {
+  const file = join(standDirectory, 'devices', 'effects.jsonl')
+  const happened = (): Set<string> => new Set(readLines<Effect>(file).map(({ id }) => id))
+  await until(() => new Set(ids).isSubsetOf(happened()), `${ids.length} commands begin`)
 }

@@ -1,0 +1,48 @@
+import type { HostOrders } from './agent-host.ts'
+import { type AgentHost, startAgents } from './agents.ts'
+import { create } from './create.ts'
+import type { Fleet } from './fleet.ts'
+import type { Accepted } from './load.ts'
+import type { Stand } from './stand.ts'
+import { untilItHappens, type Work } from './work.ts'
+
+export const clientsOf = (fleet: Fleet, host: number): string[] =>
+  (fleet.orders[host] as HostOrders).devices.map(({ id }) => id)
+
+/** Starts a process of agents; what was left of the one before it is killed. */
+export async function startHost(
+  stand: Stand,
+  fleet: Fleet,
+  host: number,
+  killAt?: HostOrders['killAt'],
+): Promise<AgentHost> {
+  await fleet.hosts[host]?.kill()
+  const orders = fleet.orders[host] as HostOrders
+  const started = stand.use(await startAgents({ ...orders, ...(killAt ? { killAt } : {}) }))
+  fleet.hosts[host] = started
+  return started
+}
+
+const ENDLESS: Work = { thinkMs: 60_000, fails: false }
+
+/**
+ * Kills a process when a handler of each of its devices is in the middle: it has happened, and nobody wrote down how it ended.
+ * Answers the commands.
+ */
+export async function killInHandlers(
+  stand: Stand,
+  fleet: Fleet,
+  host: number,
+  accepted: Accepted[],
+  action: 'print' | 'index' = 'print',
+): Promise<string[]> {
+  const clients = clientsOf(fleet, host)
+  // Priority 10 passes whatever else waits.
+  const running = await Promise.all(
+    clients.map((clientId) => create(stand, accepted, { clientId, action, payload: ENDLESS, priority: 10 })),
+  )
+  const ids = running.map(({ id }) => id)
+  await untilItHappens(stand.directory, ids)
+  await fleet.hosts[host]?.kill()
+  return ids
+}
