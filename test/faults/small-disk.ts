@@ -10,6 +10,9 @@ export interface SmallDisk {
   unmount(): void
 }
 
+/** Whoever may not mount in the tree of all may do so in one of its own, if the system lets it make one. */
+export const OWN_NAMESPACE = ['unshare', '--user', '--map-root-user', '--mount']
+
 const CHUNKS = [1 << 20, 4096]
 const AGAIN_MS = 20
 
