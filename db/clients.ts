@@ -201,7 +201,9 @@ export async function findLostSessions(
   const found = await sql<{ id: string; session_epoch: number }>`
     select k.id, k.session_epoch from clients k
     where k.session_node = ${node} and k.session_epoch is not null
-      and not exists (select 1 from unnest(${living}::bigint[]) as l(epoch) where l.epoch = k.session_epoch)`.execute(db)
+      and not exists (select 1 from unnest(${living}::bigint[]) as l(epoch) where l.epoch = k.session_epoch)`.execute(
+    db,
+  )
   return found.rows.map((row) => ({ clientId: row.id, epoch: row.session_epoch }))
 }
 

@@ -175,7 +175,7 @@ export async function suffer(scene: Scene, name: OutageName): Promise<Suffered> 
   const chosenEnd = from + (outage.lasts === 'as long as chosen' ? sizes.seconds * 1000 : 0)
   await pings(device, (from + chosenEnd) / 2)
   device.say(sizes.burst)
-  await sleep(chosenEnd - performance.now())
+  await sleep(Math.max(0, chosenEnd - performance.now()))
   await visiting
   const held = device.unanswered()
   const mark = device.pubacks.length + held

@@ -17,7 +17,7 @@ const CHUNKS = [1 << 20, 4096]
 const AGAIN_MS = 20
 
 /** Whether this process may mount a disk; otherwise why not. */
-function mayMount(prefix: string[] = []): { yes: boolean; why: string } {
+export function mayMount(prefix: string[] = []): { yes: boolean; why: string } {
   const [program = '', ...args] = [...prefix, 'sh', '-c', 'd=$(mktemp -d) && mount -t tmpfs none "$d" && umount "$d"']
   const { status, stderr, error } = spawnSync(program, args, { encoding: 'utf8' })
   return { yes: status === 0, why: (error?.message ?? stderr).trim() }
