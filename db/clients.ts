@@ -199,8 +199,9 @@ export async function findLostSessions(
   living: number[],
 ): Promise<{ clientId: string; epoch: number }[]> {
   const found = await sql<{ id: string; session_epoch: number }>`
-    select id, session_epoch from clients
-    where session_node = ${node} and session_epoch is not null and not (session_epoch = any(${living}::bigint[]))`.execute(
+    select k.id, k.session_epoch from clients k
+    where k.session_node = ${node} and k.session_epoch is not null
+      and not exists (select 1 from unnest(${living}::bigint[]) as l(epoch) where l.epoch = k.session_epoch)`.execute(
     db,
   )
   return found.rows.map((row) => ({ clientId: row.id, epoch: row.session_epoch }))

@@ -5,7 +5,7 @@ import { memoryOf } from './postgres-processes.ts'
 import type { Stand } from './stand.ts'
 
 /** An answer of the API, to whoever asked. */
-interface Answered {
+export interface Answered {
   what: string
   /** performance.now() of the request, and of the answer. */
   from: number

@@ -10,10 +10,19 @@ export interface SmallDisk {
   unmount(): void
 }
 
+/** Whoever may not mount in the tree of all may do so in one of its own, if the system lets it make one. */
+export const OWN_NAMESPACE = ['unshare', '--user', '--map-root-user', '--mount']
+
 const CHUNKS = [1 << 20, 4096]
 const AGAIN_MS = 20
 
-/** Needs the right to mount. */
+/** Whether this process may mount a disk; otherwise why not. */
+export function mayMount(prefix: string[] = []): { yes: boolean; why: string } {
+  const [program = '', ...args] = [...prefix, 'sh', '-c', 'd=$(mktemp -d) && mount -t tmpfs none "$d" && umount "$d"']
+  const { status, stderr, error } = spawnSync(program, args, { encoding: 'utf8' })
+  return { yes: status === 0, why: (error?.message ?? stderr).trim() }
+}
+
 export function mountSmallDisk(folder: string, megabytes: number): SmallDisk {
   mkdirSync(folder, { recursive: true })
   run('mount', '-t', 'tmpfs', '-o', `size=${megabytes}m,mode=0700`, 'none', folder)
