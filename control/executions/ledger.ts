@@ -79,7 +79,8 @@ interface Working extends StoredExecution {
   before: ExecutionState
   events: EventDraft[]
   guardEpoch: number | null
-  touchedBy: Job[]
+  /** Whoever was judged by it: what moved nothing may have been judged by what is never stored. */
+  judged: Job[]
 }
 
 export interface LedgerDeps {
@@ -147,7 +148,7 @@ export function createLedger(deps: LedgerDeps): Ledger {
   async function runAgain(lost: Working[], outcomes: Map<Job, Outcome>, races: number): Promise<void> {
     const lostKeys = new Set(lost.map(keyOf))
     const again: Job[] = []
-    for (const job of new Set(lost.flatMap((work) => work.touchedBy))) {
+    for (const job of new Set(lost.flatMap((work) => work.judged))) {
       const outcome = outcomes.get(job) as Outcome
       if (job.kind === 'claim') outcome.claimed = without(outcome.claimed, lostKeys)
       // What needs the client's current session loses for good once there is a newer one: no reason to fail the others.
@@ -162,10 +163,10 @@ export function createLedger(deps: LedgerDeps): Ledger {
       const earlier = outcomes.get(job) as Outcome
       const later = results[index] as Outcome
       if (job.kind !== 'open') outcomes.set(job, later)
-      else
-        outcomes.set(job, {
-          open: [...without(earlier.open, lostKeys), ...(later.open ?? [])],
-        })
+      else {
+        const kept = without(earlier.open, lostKeys)
+        outcomes.set(job, { open: [...kept, ...without(later.open, new Set(kept.map(keyOf)))] })
+      }
     }
   }
 
@@ -223,7 +224,7 @@ async function load(db: Db, jobs: Job[]): Promise<Read> {
       before: state,
       events: [],
       guardEpoch: null,
-      touchedBy: [],
+      judged: [],
     }
     working.set(key, work)
     return work
@@ -275,11 +276,11 @@ const isOwnUnforwarded = (state: ExecutionState, session: ClaimingSession, comma
 function step(work: Working, job: Job, input: Input, guardEpoch: number | null, context: Context): Applied {
   const before = work.state
   const { state, events, effect } = transition(before, input, context)
+  work.judged.push(job)
   if (state !== before || events.length > 0) {
     work.state = state
     work.events.push(...events)
     work.guardEpoch = guardEpoch ?? work.guardEpoch
-    work.touchedBy.push(job)
   }
   return { before, after: state, effect, now: context.now }
 }

@@ -333,7 +333,7 @@ function timeout(state: ExecutionState, context: Context): Transition {
 
 function report(state: ExecutionState, said: Report, journalId: string | null, context: Context): Transition {
   const last = lastHandedOver(state)?.attempt
-  const attempt = said.attempt ?? last ?? state.attempt
+  const attempt = said.attempt ?? last ?? 1
   // After a second hand-over, "the last one" may not be the one the client means: only `completed` is true of either.
   const ambiguous = said.attempt === undefined && last !== undefined && last > 1
   if (attempt > state.attempt || (ambiguous && said.status !== 'completed')) return recorded(state, attempt, said)
@@ -377,6 +377,7 @@ function running(state: ExecutionState, said: Report, { now }: Context): Transit
       ...state,
       status: 'running',
       startedAt: now,
+      notBefore: null,
       deadline: now + state.timeoutSeconds * 1000,
       progress: said.progress ?? null,
     }

@@ -1,0 +1,71 @@
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { createDispatch } from '../../control/executions/dispatch.ts'
+import { createLedger, type Ledger } from '../../control/executions/ledger.ts'
+import type { Session } from '../../control/sessions/sessions.ts'
+import type { Transport } from '../../control/transport.ts'
+import { silent } from '../support/silent-log.ts'
+import { until } from '../support/until.ts'
+import { BACKOFF, freshExecution } from './support/inputs.ts'
+import { clientIds, commandIds, fill, openStore, readBack, type Store, type StoredRow } from './support/store.ts'
+
+let store: Store
+let ledger: Ledger
+beforeAll(async () => {
+  store = await openStore()
+  ledger = createLedger({ db: store.db, log: silent, backoff: BACKOFF })
+})
+afterAll(async () => {
+  await ledger.stop()
+  await store.stop()
+})
+
+const EPOCH = 1
+
+function listeningSession(clientId: string): Session {
+  return {
+    clientId,
+    epoch: EPOCH,
+    outlet: { forward: async () => true, close: async () => undefined },
+    config: { zones: ['A'], maxInFlight: 8 },
+    journalId: null,
+    statusSeen: false,
+    subscription: 'granted',
+    zones: new Set(['A']),
+    broadcast: false,
+    ending: false,
+    forwarded: new Set(),
+    inHand: new Map(),
+    uncertain: false,
+  }
+}
+
+// A create whose commit gets no answer is refused as not confirmed, though the command is there: its claims must not stay in hand.
+test('a group command that was stored without an answer goes to whom it was claimed for meanwhile', async () => {
+  const [clientId] = clientIds(1) as [string]
+  const [commandId] = commandIds(1) as [string]
+  const state = freshExecution('at_most_once', { expiresAt: Date.now() + 3_600_000 })
+  const row: StoredRow = { commandId, clientId, priority: 5, state }
+  const session = listeningSession(clientId)
+  const published: string[][] = []
+  const dispatch = createDispatch({
+    db: store.db,
+    log: silent,
+    ledger,
+    session: () => session,
+    transport: {
+      async forwardShared(_target, sessions) {
+        published.push(sessions.map((each) => each.clientId))
+        return new Set(sessions.map((each) => each.clientId))
+      },
+    } as Partial<Transport> as Transport,
+  })
+  const group = dispatch.openGroup(commandId, { kind: 'zone', zone: 'A' })
+  await fill(store, [{ id: clientId, epoch: EPOCH, maxInFlight: 8, disabled: false }], [row])
+  dispatch.wake(session)
+  await until(() => session.inHand.size === 1, 'the claim')
+  expect(published).toEqual([])
+  await group.send([])
+  expect(published).toEqual([[clientId]])
+  expect(session.inHand.size).toBe(0)
+  expect((await readBack(store, [row]))[0]?.state).toMatchObject({ status: 'queued', epoch: EPOCH })
+})
