@@ -4,6 +4,7 @@ import { parseArgs } from 'node:util'
 import type { Figures, Scenario } from './scenario.ts'
 import { agentKills } from './scenarios/agent-kills.ts'
 import { cancelRaces } from './scenarios/cancel-races.ts'
+import { expiredQueue } from './scenarios/expired-queue.ts'
 import { network } from './scenarios/network.ts'
 import { oracleProved } from './scenarios/oracle-proved.ts'
 import { serverKills } from './scenarios/server-kills.ts'
@@ -15,7 +16,16 @@ import { twins } from './scenarios/twins.ts'
  * `--long` for a night, with a results file under docs/faults; `--only a,b`; `--seed n` repeats a run; `--sizes {json}` changes
  * sizes of the form.
  */
-const SCENARIOS: Scenario[] = [serverKills, agentKills, tornJournal, network, cancelRaces, twins, oracleProved]
+const SCENARIOS: Scenario[] = [
+  serverKills,
+  agentKills,
+  tornJournal,
+  network,
+  expiredQueue,
+  cancelRaces,
+  twins,
+  oracleProved,
+]
 
 const { values } = parseArgs({
   options: {
