@@ -13,7 +13,6 @@ import { type AgentLog, silentLog } from './log.ts'
 import { Reporter } from './reporter.ts'
 import { Runner } from './runner.ts'
 
-const CONNECT_TIMEOUT_MS = 10_000
 const FLUSH_MS = 2000
 const CLOSE_MS = 1000
 
@@ -39,6 +38,8 @@ export interface AgentOptions {
   reconnect?: Backoff
   /** Default 30; the server supervises at most 120. */
   keepaliveSeconds?: number
+  /** Without a CONNACK for this long the attempt is given up. Default 10 s. */
+  connectTimeoutMs?: number
   /** Without PUBACK or SUBACK for this long the connection is made anew. Default 60 s. */
   ackTimeoutMs?: number
   /** How long commands are remembered after their outcome was acknowledged. Default 30. */
@@ -195,10 +196,11 @@ export class Agent extends EventEmitter<AgentEvents> {
   }
 
   async #open(started: Started): Promise<Connection> {
-    const { url, clientId, clientKey, keepaliveSeconds = 30, ackTimeoutMs = 60_000 } = this.#options
+    const { url, clientId, clientKey } = this.#options
+    const { keepaliveSeconds = 30, connectTimeoutMs = 10_000, ackTimeoutMs = 60_000 } = this.#options
     const { signal } = started.stop
     const onMessage = (topic: string, payload: Buffer): void => this.#take(started, topic, payload)
-    const limits = { keepaliveSeconds, connectTimeoutMs: CONNECT_TIMEOUT_MS, ackTimeoutMs }
+    const limits = { keepaliveSeconds, connectTimeoutMs, ackTimeoutMs }
     return await Connection.open({ url, clientId, clientKey, ...limits, onMessage, signal })
   }
 

@@ -368,7 +368,14 @@ function reportOfNewest(state: ExecutionState, said: Report, journalId: string |
       error: { code: 'IN_DOUBT', message: `The client reported ${status}, but an earlier hand-over may have run.` },
     })
   }
-  return settle(state, status, context, outcome)
+  return settle(state, status, context, { ...outcome, error: outcome.error ?? whyWithdrawn(state, status, context) })
+}
+
+/** Nobody cancelled it: the client was asked to, because it had expired before the client acknowledged it (rule 8). */
+function whyWithdrawn(state: ExecutionState, to: Status, { now }: Context): ExecutionError | null {
+  const expired = state.status === 'queued' && state.cancelRequestedAt === null && now >= state.expiresAt
+  if (to !== 'cancelled' || !expired) return null
+  return { code: 'EXPIRED', message: 'It expired before the client acknowledged it, and was withdrawn.' }
 }
 
 function running(state: ExecutionState, said: Report, { now }: Context): Transition {

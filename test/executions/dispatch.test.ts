@@ -5,14 +5,14 @@ import type { Session } from '../../control/sessions/sessions.ts'
 import type { Transport } from '../../control/transport.ts'
 import { silent } from '../support/silent-log.ts'
 import { until } from '../support/until.ts'
-import { BACKOFF, freshExecution } from './support/inputs.ts'
+import { BACKOFF, freshExecution, METRICS } from './support/inputs.ts'
 import { clientIds, commandIds, fill, openStore, readBack, type Store, type StoredRow } from './support/store.ts'
 
 let store: Store
 let ledger: Ledger
 beforeAll(async () => {
   store = await openStore()
-  ledger = createLedger({ db: store.db, log: silent, backoff: BACKOFF })
+  ledger = createLedger({ db: store.db, log: silent, metrics: METRICS, backoff: BACKOFF })
 })
 afterAll(async () => {
   await ledger.stop()

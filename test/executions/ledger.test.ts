@@ -7,7 +7,16 @@ import { type Context, type EventDraft, type Input, transition } from '../../con
 import { type ExecutionKey, type ExecutionState, storeExecutions } from '../../db/executions.ts'
 import { silent } from '../support/silent-log.ts'
 import { until } from '../support/until.ts'
-import { BACKOFF, claim, delivery, freshExecution, named, sessionEnded, sessionReady } from './support/inputs.ts'
+import {
+  BACKOFF,
+  claim,
+  delivery,
+  freshExecution,
+  METRICS,
+  named,
+  sessionEnded,
+  sessionReady,
+} from './support/inputs.ts'
 import { clientIds, commandIds, fill, openStore, readBack, type Store, type StoredRow } from './support/store.ts'
 
 // What goes through the ledger, many at once, leaves in PostgreSQL exactly what the pure rules make of it, one after the other.
@@ -77,7 +86,7 @@ const changes: Link[] = []
 beforeAll(async () => {
   store = await openStore()
   for (let node = 0; node < 2; node++) {
-    const ledger = createLedger({ db: store.db, log: silent, backoff: BACKOFF, random: () => 0.5 })
+    const ledger = createLedger({ db: store.db, log: silent, metrics: METRICS, backoff: BACKOFF, random: () => 0.5 })
     ledger.onChange(({ commandId }, before, after) => changes.push({ commandId, before, after }))
     ledgers.push(ledger)
   }

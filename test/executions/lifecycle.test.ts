@@ -237,6 +237,19 @@ describe('cancel (rule 8)', () => {
     expect(applied(asked.state, say({ status: 'cancelled' })).status).toBe('cancelled')
   })
 
+  test('cancelled because it had expired unacknowledged says so; one that somebody cancelled does not', () => {
+    const late = { ...context, now: 2_000_000 }
+    const queued = applied(fresh('at_most_once'), claim(1, 'j'))
+    expect(transition(queued, ready(2, 'j'), late).effect).toBe('send-cancel')
+    const { state, events } = transition(queued, say({ status: 'cancelled' }, 'j'), late)
+    expect(state).toMatchObject({ status: 'cancelled', error: { code: 'EXPIRED' } })
+    expect(events).toMatchObject([{ type: 'execution.cancelled', data: { error: { code: 'EXPIRED' } } }])
+    const asked = applied(queued, cancel)
+    expect(transition(asked, say({ status: 'cancelled' }, 'j'), late).state.error).toBeNull()
+    const acknowledged = applied(queued, puback())
+    expect(transition(acknowledged, say({ status: 'cancelled' }, 'j'), late).state.error).toBeNull()
+  })
+
   test('in doubt: cancelled is believed only under the journal of every hand-over', () => {
     const elsewhere = applied(fresh('at_least_once'), claim(1, 'j'), ready(2, 'other'))
     expect(applied(elsewhere, say({ status: 'cancelled' }, 'other')).status).toBe('outcome_unknown')

@@ -14,6 +14,7 @@ export interface HostOrders {
   /** Ends the process with SIGKILL before or after the nth of these steps of a journal. */
   killAt?: { when: 'before' | 'after'; step: JournalStep; nth: number }
   keepaliveSeconds?: number
+  connectTimeoutMs?: number
   reconnect?: Backoff
   /** Where its agents write down from when to when each was connected. */
   presenceLog?: string
@@ -38,6 +39,7 @@ async function begin(orders: HostOrders): Promise<void> {
         handlers: handlersOf(id, effects),
         concurrency: 2,
         ...(orders.keepaliveSeconds ? { keepaliveSeconds: orders.keepaliveSeconds } : {}),
+        ...(orders.connectTimeoutMs ? { connectTimeoutMs: orders.connectTimeoutMs } : {}),
         ...(orders.reconnect ? { reconnect: orders.reconnect } : {}),
       }),
   )

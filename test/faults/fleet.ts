@@ -1,5 +1,4 @@
 import { join } from 'node:path'
-import type { Backoff } from '../../agent/backoff.ts'
 import type { HostOrders } from './agent-host.ts'
 import { type AgentHost, startAgents } from './agents.ts'
 import { type PlainDevice, startPlainDevice } from './plain-device.ts'
@@ -33,7 +32,8 @@ interface FleetOptions {
   /** Of every process of agents, or of each. */
   env?: Record<string, string> | ((host: number) => Record<string, string>)
   keepaliveSeconds?: number
-  reconnect?: Backoff
+  /** How its agents connect, beyond that. */
+  agents?: Pick<HostOrders, 'connectTimeoutMs' | 'reconnect'>
 }
 
 /** Registers the actions and the clients, and starts them. */
@@ -59,7 +59,7 @@ export async function startFleet(
     directory,
     devices: agents.filter((_device, index) => index % sizes.hosts === host),
     ...(options.keepaliveSeconds ? { keepaliveSeconds: options.keepaliveSeconds } : {}),
-    ...(options.reconnect ? { reconnect: options.reconnect } : {}),
+    ...options.agents,
   }))
   const { env = {} } = options
   const hosts = await Promise.all(

@@ -4,7 +4,9 @@ import { parseArgs } from 'node:util'
 import { type Figures, NotRun, type Scenario } from './scenario.ts'
 import { agentKills } from './scenarios/agent-kills.ts'
 import { cancelRaces } from './scenarios/cancel-races.ts'
+import { expiredQueue } from './scenarios/expired-queue.ts'
 import { frozenAgents } from './scenarios/frozen-agents.ts'
+import { network } from './scenarios/network.ts'
 import { oracleProved } from './scenarios/oracle-proved.ts'
 import { postgresFreezes, postgresFullDisk, postgresKills, postgresRestarts } from './scenarios/postgres.ts'
 import { restartStorm } from './scenarios/restart-storm.ts'
@@ -21,6 +23,8 @@ const SCENARIOS: Scenario[] = [
   serverKills,
   agentKills,
   tornJournal,
+  network,
+  expiredQueue,
   postgresRestarts,
   postgresKills,
   postgresFreezes,

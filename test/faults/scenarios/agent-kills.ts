@@ -38,7 +38,11 @@ export const agentKills = scenario({
     await using stand = await createStand()
     const luck = createLuck(seed)
     await stand.startServer()
-    const fleet = await startFleet(stand, { agents, hosts, plain: 0 }, { reconnect: { minMs: 50, maxMs: 500 } })
+    const fleet = await startFleet(
+      stand,
+      { agents, hosts, plain: 0 },
+      { agents: { reconnect: { minMs: 50, maxMs: 500 } } },
+    )
     const load = startSteadyLoad(stand, {
       clientIds: fleet.clientIds,
       zones: fleet.zones,

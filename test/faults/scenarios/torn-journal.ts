@@ -28,7 +28,11 @@ export const tornJournal = scenario({
     await using stand = await createStand({ settings: TIMERS })
     const luck = createLuck(seed)
     await stand.startServer()
-    const fleet = await startFleet(stand, { agents, hosts, plain: 0 }, { reconnect: { minMs: 50, maxMs: 500 } })
+    const fleet = await startFleet(
+      stand,
+      { agents, hosts, plain: 0 },
+      { agents: { reconnect: { minMs: 50, maxMs: 500 } } },
+    )
     const folder = join(stand.directory, 'devices')
     const fileOf = (clientId: string): string => join(folder, `${clientId}.sqlite`)
     const load = startSteadyLoad(stand, {
