@@ -42,31 +42,36 @@ async function measure(during: () => boolean): Promise<{ p50: number; p99: numbe
   return { p50: at(0.5), p99: at(0.99), count: times.length }
 }
 
-test(`${PER_SECOND} bad logins a second from another address leave a good command fast`, async () => {
-  for (let count = 0; count < 100; count++) await command()
-  let left = 100
-  const calm = await measure(() => left-- > 0)
-  const program = fileURLToPath(new URL('./support/attacker.ts', import.meta.url))
-  const attacker = fork(program, [String(server.mqttPort), String(PER_SECOND), '127.0.0.66'])
-  let seen = { attempted: 0, refused: 0, closed: 0, open: 0, seconds: 0 }
-  attacker.on('message', (message) => {
-    seen = message as typeof seen
-  })
-  try {
-    await until(() => seen.attempted > 0, 'the attack')
-    const ends = performance.now() + SECONDS * 1000
-    const attacked = await measure(() => performance.now() < ends)
-    const again = await connectDevice(server, { clientId: 'good', password: device.clientKey })
-    expect(again.returnCode).toBe(0)
-    console.log(
-      `p50/p99 of ${calm.count} commands: ${calm.p50.toFixed(1)}/${calm.p99.toFixed(1)} ms; of ${attacked.count} during ` +
-        `${Math.round(seen.attempted / seen.seconds)} bad logins/s (${seen.refused} of ${seen.attempted} answered): ` +
-        `${attacked.p50.toFixed(1)}/${attacked.p99.toFixed(1)} ms`,
-    )
-    // On a machine that others use as well, what is measured is measured against what it is without the attack.
-    expect(attacked.p99).toBeLessThan(Math.max(100, 4 * calm.p99))
-    expect(seen.attempted).toBeGreaterThan(1000)
-  } finally {
-    attacker.kill()
-  }
-}, 60_000)
+// It measures times, so it wants a machine to itself: MEASURE=1 npx vitest run test/mqtt-limits/bad-logins.test.ts
+test.skipIf(!process.env.MEASURE)(
+  `${PER_SECOND} bad logins a second from another address leave a good command fast`,
+  async () => {
+    for (let count = 0; count < 100; count++) await command()
+    let left = 100
+    const calm = await measure(() => left-- > 0)
+    const program = fileURLToPath(new URL('./support/attacker.ts', import.meta.url))
+    const attacker = fork(program, [String(server.mqttPort), String(PER_SECOND), '127.0.0.66'])
+    let seen = { attempted: 0, refused: 0, closed: 0, open: 0, seconds: 0 }
+    attacker.on('message', (message) => {
+      seen = message as typeof seen
+    })
+    try {
+      await until(() => seen.attempted > 0, 'the attack')
+      const ends = performance.now() + SECONDS * 1000
+      const attacked = await measure(() => performance.now() < ends)
+      const again = await connectDevice(server, { clientId: 'good', password: device.clientKey })
+      expect(again.returnCode).toBe(0)
+      console.log(
+        `p50/p99 of ${calm.count} commands: ${calm.p50.toFixed(1)}/${calm.p99.toFixed(1)} ms; of ${attacked.count} during ` +
+          `${Math.round(seen.attempted / seen.seconds)} bad logins/s (${seen.refused} of ${seen.attempted} answered): ` +
+          `${attacked.p50.toFixed(1)}/${attacked.p99.toFixed(1)} ms`,
+      )
+      // On a machine that others use as well, what is measured is measured against what it is without the attack.
+      expect(attacked.p99).toBeLessThan(Math.max(100, 4 * calm.p99))
+      expect(seen.attempted).toBeGreaterThan(1000)
+    } finally {
+      attacker.kill()
+    }
+  },
+  60_000,
+)

@@ -5,7 +5,7 @@ import { connect } from '../mqtt-clauses/support/wire.ts'
 import { ADMIN_TOKEN, startServer, type TestServer } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
-const DELAY_SECONDS = 0.8
+const DELAY_SECONDS = 3
 const WITHIN = 3
 let server: TestServer
 let key: string
