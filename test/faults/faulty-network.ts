@@ -24,7 +24,7 @@ export interface FaultyNetwork extends AsyncDisposable {
   mend(): void
 }
 
-export type Way = 'up' | 'down'
+type Way = 'up' | 'down'
 
 /** A half-open connection: when each side gave it up, ms after it began; undefined while it has not. */
 export interface HalfOpen {
