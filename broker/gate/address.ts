@@ -1,5 +1,6 @@
 /** What counts as one sender: an IPv4 address, or the 64 bits of an IPv6 address that a provider hands out as one. */
-export function senderOf(address: string): string {
+export function senderOf(from: string): string {
+  const address = from.replace(/^::ffff:(?=\d+\.)/i, '')
   if (!address.includes(':')) return address
   const [before = '', after] = address.replace(/%.*$/, '').split('::')
   const head = before === '' ? [] : before.split(':')
