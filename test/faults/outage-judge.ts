@@ -8,8 +8,8 @@ import type { Stand } from './stand.ts'
 const GRACE_MS = 1500
 /** Once PostgreSQL is back, what waited is through and new work flows. */
 const DRAINS_WITHIN_MS = 10_000
-/** What the server may grow by during an outage. */
-const MEMORY_MIB = 96
+/** What the server may grow by during an outage: what a heap takes until it is next collected, and no more the longer it lasts. */
+const MEMORY_MIB = 128
 /** What was committed just before is still on its way out. */
 const STILL_ON_ITS_WAY_MS = 500
 /** Lines per kind: the first say what went wrong. */
