@@ -4,8 +4,8 @@ import type { Scene, Suffered } from './outage-scene.ts'
 import { OUTAGES, type Outage } from './outages.ts'
 import type { Stand } from './stand.ts'
 
-/** An answer comes within DATABASE_TIMEOUT_SECONDS and this. */
-const GRACE_MS = 1500
+/** An answer comes within DATABASE_TIMEOUT_SECONDS, what the slowest takes on this machine while all is well, and this. */
+const GRACE_MS = 1000
 /** Once PostgreSQL is back, what waited is through and new work flows. */
 const DRAINS_WITHIN_MS = 10_000
 /** What the server may grow by during an outage: what a heap takes until it is next collected, and no more the longer it lasts. */
@@ -20,7 +20,7 @@ export function faultsOf(scene: Scene, outages: Suffered[]): string[] {
   const { exitCode, signalCode } = scene.stand.server.process
   const ended = exitCode !== null || signalCode !== null ? [`the server ended: ${exitCode ?? signalCode}`] : []
   const kinds: Iterable<string>[] = [
-    lies(scene),
+    lies(scene, slowestInPeace(scene, outages)),
     scene.device.faults,
     ...outages.flatMap((one) => [lapses(one, scene), silence(one, scene)]),
   ]
@@ -37,9 +37,16 @@ export const unavailable = ({ lookout }: Scene, { from, back }: Suffered): Answe
 const during = ({ from, end }: Suffered, one: { from: number; at: number }): boolean =>
   one.from >= from && one.at <= end
 
+/** Of the answers that no outage and nothing left over from one can have held up, ms. */
+function slowestInPeace({ lookout }: Scene, outages: Suffered[]): number {
+  const inPeace = ({ from, at }: Answered): boolean =>
+    outages.every(({ begun, back, drainedMs }) => at < begun || from > back + drainedMs)
+  return Math.max(0, ...lookout.answers.filter(inPeace).map(({ from, at }) => at - from))
+}
+
 /** Every door answers in time, the truth or that it cannot tell. */
-function* lies({ lookout, sizes }: Scene): Iterable<string> {
-  const limit = sizes.timeout * 1000 + GRACE_MS
+function* lies({ lookout, sizes }: Scene, slowestMs: number): Iterable<string> {
+  const limit = sizes.timeout * 1000 + slowestMs + GRACE_MS
   const doors = [
     ...[...lookout.answers, ...lookout.health].map((one) => ({
       ...one,

@@ -52,6 +52,7 @@ type Login = { clientId: string; clientKey: string }
 /** What one outage was like. Times are performance.now(). */
 export interface Suffered {
   name: OutageName
+  begun: number
   /** It is complete from here, and ends here. */
   from: number
   end: number
@@ -170,6 +171,7 @@ export async function suffer(scene: Scene, name: OutageName): Promise<Suffered> 
   device.say(MAX_HELD / 2)
   // It knocks at the last moment: PostgreSQL may hear it, and nobody the answer.
   const visiting = outage.total ? visit(scene) : undefined
+  const begun = performance.now()
   const giveBack = await outage.begin(stand, disk as SmallDisk)
   const from = performance.now()
   const chosenEnd = from + (outage.lasts === 'as long as chosen' ? sizes.seconds * 1000 : 0)
@@ -193,7 +195,7 @@ export async function suffer(scene: Scene, name: OutageName): Promise<Suffered> 
   const grownMiB = lookout.memory.highest() - before
   const restarted = (await lifeOf(stand)) > life
   await load.done
-  return { name, from, end, back, held, drainedMs, newWorkMs, grownMiB, restarted }
+  return { name, begun, from, end, back, held, drainedMs, newWorkMs, grownMiB, restarted }
 }
 
 const NEW_WORK = `select 1 from executions e join commands c on c.id = e.command_id
