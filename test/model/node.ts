@@ -236,6 +236,7 @@ export const SESSIONS: SessionStep[] = [
       const one = session(world, epoch)
       if (!one.toMakeReady || one.phase === 'over') return undefined
       const looked = withSession(world, epoch, { toMakeReady: false })
+      if (world.sessionEpoch !== epoch) return looked
       const input = {
         type: 'session-ready',
         epoch,
