@@ -46,7 +46,7 @@ export interface ExecutionState {
   epoch: number | null
   /** All hand-overs in order. The first of an attempt is its first claim; further ones are redeliveries. */
   handovers: Handover[]
-  /** Earlier attempts that ended without their report: they may have run (rule 8, "in doubt"). */
+  /** Attempts that ended without their report: they may have run (rule 8, "in doubt"). The newest is among them once it has failed so. */
   silentAttempts: number[]
   /** An older attempt's `completed`, kept until the newest would settle otherwise (rule 2). */
   completedBefore: { attempt: number; result: Json | null } | null

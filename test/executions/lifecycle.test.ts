@@ -185,6 +185,18 @@ describe('time (rules 1, 5)', () => {
     expect(expire(told).status).toBe('expired')
   })
 
+  test('what failed for good without a word of the client is in doubt when it is retried', () => {
+    const last = applied(fresh('at_least_once', { maxRetries: 0 }), claim(1, 'j'), say({ status: 'running' }))
+    const retry: Input = { type: 'retry', ttlSeconds: 1 }
+    const interrupted = say({ status: 'outcome_unknown', error: { code: 'AGENT_INTERRUPTED', message: 'killed' } }, 'j')
+    for (const silent of [timeUp(last), applied(last, interrupted)]) {
+      expect(silent.status).toBe('failed')
+      expect(expire(applied(silent, retry)).status).toBe('outcome_unknown')
+    }
+    const told = applied(last, say({ status: 'failed', error: { code: 'TIMEOUT', message: 'by the client' } }, 'j'))
+    expect(expire(applied(told, retry)).status).toBe('expired')
+  })
+
   test('the wait before the next attempt is a random part of a doubling bound', () => {
     const slow: Context = { now: 0, backoff: { baseSeconds: 4, maxSeconds: 10 }, random: () => 0.5 }
     const failed = (state: ExecutionState) =>

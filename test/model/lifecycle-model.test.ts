@@ -26,6 +26,7 @@ const LARGE = [
   'at_least_once, journal, node crash; cancel',
   'at_least_once, journal, also lost, client crash',
   'at_least_once, journal, no crash; two nodes',
+  'at_least_once without retries, journal, client crash; retry or resolve',
 ]
 
 const lines: string[] = []
