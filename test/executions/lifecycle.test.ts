@@ -167,6 +167,16 @@ describe('time (rules 1, 5)', () => {
     })
   })
 
+  test('the start timeout counts from the first claim of an attempt: neither a redelivery nor a PUBACK moves it', () => {
+    const first = applied(fresh('at_least_once'), claim())
+    expect(first.deadline).toBe(context.now + 10_000)
+    const later = { ...context, now: context.now + 5000 }
+    const redelivered = transition(first, ready(2, null), later).state
+    expect(redelivered.deadline).toBe(first.deadline)
+    expect(transition(redelivered, puback(2), later).state.deadline).toBe(first.deadline)
+    expect(transition(redelivered, say({ status: 'running' }), later).state.deadline).toBe(later.now + 20_000)
+  })
+
   test('at_least_once: the next attempt, then failed', () => {
     const second = timeUp(applied(fresh('at_least_once'), claim()))
     expect(second).toMatchObject({ status: 'pending', attempt: 2, silentAttempts: [1] })

@@ -12,6 +12,7 @@ const TIMEOUT_MS = 300_000
 /** The configurations that are too large for the short form. */
 const LARGE = [
   'at_most_once, journal, also lost; cancel',
+  'at_most_once, journal, also lost; expiry',
   'at_most_once, memory; retry or resolve, cancel',
   'at_most_once, journal, no crash; retry or resolve',
   'at_most_once, journal, node crash; two nodes, cancel',
