@@ -7,7 +7,6 @@ import {
   type Transition,
   transition,
 } from '../../../control/executions/lifecycle.ts'
-import { createMetrics } from '../../../control/metrics/metrics.ts'
 import type { ExecutionState } from '../../../db/executions.ts'
 import { isSettled, isTerminal } from '../../../schemas/executions.ts'
 import { ReportStatus } from '../../../schemas/messages.ts'
@@ -157,6 +156,3 @@ export function faultsOf(state: ExecutionState): string[] {
   }
   return Object.keys(legal).filter((name) => !legal[name])
 }
-
-/** Counted, and looked at by nobody. */
-export const METRICS = createMetrics({ maxLabelValues: 1, isRegistered: () => false })
