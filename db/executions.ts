@@ -46,7 +46,7 @@ export interface ExecutionState {
   epoch: number | null
   /** All hand-overs in order. The first of an attempt is its first claim; further ones are redeliveries. */
   handovers: Handover[]
-  /** Earlier attempts that ended without their report: they may have run (rule 8, "in doubt"). */
+  /** Attempts that ended without their report: they may have run (rule 8, "in doubt"). The newest is among them once it has failed so. */
   silentAttempts: number[]
   /** An older attempt's `completed`, kept until the newest would settle otherwise (rule 2). */
   completedBefore: { attempt: number; result: Json | null } | null
@@ -132,14 +132,17 @@ export async function loadExecutions(db: Db, keys: ExecutionKey[]): Promise<Load
   return loaded(found.rows, toStored)
 }
 
-/** Everything that is handed over and not over, or that nobody can tell the outcome of, of these clients. */
-export async function loadOpenExecutions(db: Db, clientIds: string[]): Promise<Loaded<StoredExecution>> {
-  const found = await sql<StateRow>`
-    select ${STATE}
-    from executions e join commands c on c.id = e.command_id
+/** Everything that is handed over and not over, or that nobody can tell the outcome of, of these clients, with their sessions. */
+export async function loadOpenExecutions(
+  db: Db,
+  clientIds: string[],
+): Promise<Loaded<StoredExecution & { currentEpoch: number | null }>> {
+  const found = await sql<StateRow & { session: number | null }>`
+    select ${STATE}, k.session_epoch as session
+    from executions e join commands c on c.id = e.command_id join clients k on k.id = e.client_id
     where e.client_id = any(${clientIds}::text[]) and e.status in ('queued', 'delivered', 'running', 'outcome_unknown')
     order by e.command_id`.execute(db)
-  return loaded(found.rows, toStored)
+  return loaded(found.rows, (row) => ({ ...toStored(row), currentEpoch: row.session }))
 }
 
 /**

@@ -69,7 +69,14 @@ export interface Ledger {
 
 type Job =
   | { kind: 'apply'; key: ExecutionKey; input: Input }
-  | { kind: 'open'; clientId: string; input: Input; session: ClaimingSession | null }
+  | {
+      kind: 'open'
+      clientId: string
+      input: Input
+      session: ClaimingSession | null
+      /** When it is decided again: what of it was not stored. */
+      only?: ReadonlySet<string>
+    }
   | { kind: 'claim'; session: ClaimingSession }
 
 type Outcome = { applied?: Applied | undefined; open?: (ExecutionKey & Applied)[]; claimed?: Claimed[] }
@@ -158,15 +165,13 @@ export function createLedger(deps: LedgerDeps): Ledger {
     }
     if (again.length === 0) return
     if (races >= MAX_RACES) throw new Error(`an execution could not be stored: ${[...lostKeys].slice(0, 3).join(', ')}`)
-    const results = await runRound(again, races + 1)
+    const narrowed = again.map((job) => (job.kind === 'open' ? { ...job, only: lostKeys } : job))
+    const results = await runRound(narrowed, races + 1)
     for (const [index, job] of again.entries()) {
       const earlier = outcomes.get(job) as Outcome
       const later = results[index] as Outcome
       if (job.kind !== 'open') outcomes.set(job, later)
-      else {
-        const kept = without(earlier.open, lostKeys)
-        outcomes.set(job, { open: [...kept, ...without(later.open, new Set(kept.map(keyOf)))] })
-      }
+      else outcomes.set(job, { open: [...without(earlier.open, lostKeys), ...(later.open ?? [])] })
     }
   }
 
@@ -191,7 +196,7 @@ const without = <T extends ExecutionKey>(items: T[] = [], lostKeys: Set<string>)
 interface Read {
   now: number
   working: Map<string, Working>
-  openOf: Map<string, Working[]>
+  openOf: Map<string, { work: Working; currentEpoch: number | null }[]>
   claimableOf: Map<string, { work: Working; item: Claimable }[]>
 }
 
@@ -230,7 +235,10 @@ async function load(db: Db, jobs: Job[]): Promise<Read> {
     return work
   }
   for (const item of named.items) inHand(item)
-  const openOf = Map.groupBy(open.items.map(inHand), (work) => work.clientId)
+  const openOf = Map.groupBy(
+    open.items.map((item) => ({ work: inHand(item), currentEpoch: item.currentEpoch })),
+    ({ work }) => work.clientId,
+  )
   const claimableOf = Map.groupBy(
     claimable.items.map((item) => ({ work: inHand(item), item })),
     ({ item }) => item.clientId,
@@ -244,7 +252,12 @@ function decide(job: Job, read: Read, context: Context): Outcome {
     return { applied: work && step(work, job, job.input, null, context) }
   }
   if (job.kind === 'open') {
-    return { open: (read.openOf.get(job.clientId) ?? []).map((work) => applyToOne(work, job, context)) }
+    const { session, only } = job
+    const open = (read.openOf.get(job.clientId) ?? []).filter(
+      ({ work, currentEpoch }) =>
+        (session === null || session.epoch === currentEpoch) && (only === undefined || only.has(keyOf(work))),
+    )
+    return { open: open.map(({ work }) => applyToOne(work, job, context)) }
   }
   const { session } = job
   const claimed: Claimed[] = []

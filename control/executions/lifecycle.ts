@@ -162,10 +162,11 @@ const wentElsewhere = (state: ExecutionState): boolean =>
 
 export const inDoubt = (state: ExecutionState): boolean => state.silentAttempts.length > 0 || wentElsewhere(state)
 
-/** A timer or a loss ended this attempt, not its client's word about what happened. */
-const endedSilently = (state: ExecutionState): boolean =>
-  state.status === 'outcome_unknown' ||
-  ['START_TIMEOUT', 'TIMEOUT', 'OUTCOME_UNKNOWN'].includes(state.error?.code ?? '')
+/** The attempt ends, and not by its client's word about what happened. */
+const silently = (state: ExecutionState): ExecutionState =>
+  state.silentAttempts.includes(state.attempt)
+    ? state
+    : { ...state, silentAttempts: [...state.silentAttempts, state.attempt] }
 
 /** Whether the one who reports has the memory of every hand-over. */
 const remembersAll = (state: ExecutionState, journalId: string | null): boolean =>
@@ -288,7 +289,7 @@ function cancel(state: ExecutionState, { reason, by }: InputOf<'cancel'>, contex
 /** Only a principal permits a second run of an at_most_once action; the older attempt's late report still counts. */
 function retry(state: ExecutionState, { ttlSeconds, by }: InputOf<'retry'>, context: Context): Transition {
   if (!(RETRYABLE as Status[]).includes(state.status)) return still(state)
-  const silent = firstJournal(state, state.attempt) !== undefined && endedSilently(state)
+  const silent = firstJournal(state, state.attempt) !== undefined && state.status === 'outcome_unknown'
   const next: ExecutionState = {
     ...unclaimedAttempt(state, silent),
     cancelRequestedAt: null,
@@ -328,7 +329,7 @@ function timeout(state: ExecutionState, context: Context): Transition {
       : { code: 'START_TIMEOUT', message: `Not started within ${state.startTimeoutSeconds} s of the hand-over.` }
   if (mayTryAgain(state)) return nextAttempt(state, true, error, context)
   const unknown = state.delivery === 'at_most_once' || state.cancelRequestedAt !== null
-  return unknown ? becomeUnknown(state, error, context) : settle(state, 'failed', context, { error })
+  return unknown ? becomeUnknown(state, error, context) : settle(silently(state), 'failed', context, { error })
 }
 
 function report(state: ExecutionState, said: Report, journalId: string | null, context: Context): Transition {
@@ -351,7 +352,8 @@ function reportOfNewest(state: ExecutionState, said: Report, journalId: string |
     const error = said.error ?? { code: 'OUTCOME_UNKNOWN', message: 'The client cannot tell what happened.' }
     if (mayTryAgain(state)) return nextAttempt(state, true, error, context)
     const unknown = state.delivery === 'at_most_once' || state.cancelRequestedAt !== null
-    return settle(state, unknown ? 'outcome_unknown' : 'failed', context, { ...outcome, error })
+    if (unknown) return settle(state, 'outcome_unknown', context, { ...outcome, error })
+    return settle(silently(state), 'failed', context, { ...outcome, error })
   }
   if (status === 'failed' && state.status !== 'outcome_unknown' && mayTryAgain(state)) {
     return nextAttempt(
@@ -446,12 +448,7 @@ function nextAttempt(state: ExecutionState, silent: boolean, error: ExecutionErr
 
 /** The next attempt, with nothing of the last one but what was handed over. `silent`: the last one ended without its report. */
 function unclaimedAttempt(state: ExecutionState, silent: boolean): ExecutionState {
-  return {
-    ...state,
-    ...UNCLAIMED,
-    attempt: state.attempt + 1,
-    silentAttempts: silent ? [...state.silentAttempts, state.attempt] : state.silentAttempts,
-  }
+  return { ...(silent ? silently(state) : state), ...UNCLAIMED, attempt: state.attempt + 1 }
 }
 
 /** The older attempt's `completed` settles the execution. */

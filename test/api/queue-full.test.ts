@@ -95,3 +95,16 @@ test('a place is free again when a command is cancelled, expires or is handed ov
   for (let index = 0; index < 3; index++) expect((await send('free')).status).toBe(201)
   await device.end()
 })
+
+test('a client with a full queue is left out of a zone command by name, and the others get it', async () => {
+  for (const id of ['q-full', 'q-free'])
+    expect((await server.api.post('/clients', { id, zones: ['Q'] })).status).toBe(201)
+  await many(5, () => send('q-full'))
+  const { status, body } = await server.api.post('/commands', { zone: 'Q', action: 'print' })
+  expect(status).toBe(201)
+  expect(body).toMatchObject({ total: 1, excluded: [{ clientId: 'q-full', reason: 'queue_full' }] })
+  expect(await pending('q-free')).toBe(1)
+  expect(await pending('q-full')).toBe(5)
+  const urgent = await server.api.post('/commands', { zone: 'Q', action: 'print', priority: 10 })
+  expect(urgent.body).toMatchObject({ total: 2, excluded: [] })
+})

@@ -210,3 +210,17 @@ test('a persistent session keeps its subscription and gets what the ledger says,
   expect(last.sessionPresent).toBe(false)
   await last.end()
 })
+
+test('a command says on the clock of the database when it was sent, and how long it may still be started from then', async () => {
+  const key = await register(server, 'counts')
+  const id = await command(server, 'counts', { ttlSeconds: 600 })
+  const { createdAt, expiresAt } = (await server.api.get(`/commands/${id}`)).body
+  const device = await enter(server, 'counts', key)
+  const { payload } = await device.nextCommand()
+  const [row] = await server.sql<{ queued_at: Date }>('select queued_at from executions where command_id = $1', [id])
+  const sentAt = Date.parse(payload.sentAt as string)
+  expect(sentAt).toBe(row?.queued_at.getTime())
+  expect(sentAt).toBeGreaterThan(Date.parse(createdAt))
+  expect(payload.expiresInSeconds).toBe((Date.parse(expiresAt) - sentAt) / 1000)
+  await device.end()
+})

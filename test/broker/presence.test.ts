@@ -182,3 +182,22 @@ test('a server that starts on a database that another one left behind shows ever
     await second.stop()
   }
 })
+
+test('a session that finds a newer one of its client is closed, and its end changes no presence', async () => {
+  const device = await enter(server, 'superseded', await register(server, 'superseded'))
+  // As if the client had come to somebody else, who shares the database.
+  const [newer] = await server.sql<{ session_epoch: number }>(
+    "update clients set session_epoch = nextval('session_epochs') where id = 'superseded' returning session_epoch",
+  )
+  const { body } = await server.api.post('/commands', { clientId: 'superseded', action: 'do' })
+  await device.whenClosed()
+  await until(
+    () => server.logs.some((line) => line.clientId === 'superseded' && line.msg === 'session closed'),
+    'the end of the older session',
+  )
+  expect(await client('superseded')).toMatchObject({ presence: 'online' })
+  expect((await server.sql("select session_epoch from clients where id = 'superseded'"))[0]).toEqual(newer)
+  expect((await server.api.get(`/commands/${body.id}`)).body.status).toBe('pending')
+  expect(device.received(own('superseded', 'commands'))).toEqual([])
+  expect(statesOf('superseded')).toEqual(['offline', 'online'])
+})

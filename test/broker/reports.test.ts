@@ -42,29 +42,44 @@ const pubacks = (of: Device) => of.packets.filter(({ cmd }) => cmd === 'puback')
 const replies = (of: Device) => of.received(own(of.clientId, 'replies')).map(({ payload }) => payload)
 const rowOf = async (id: string) => (await server.sql('select * from executions where command_id = $1', [id]))[0]
 
-test('a report is acknowledged only after its commit', async () => {
-  const id = await delivered()
+/** While `statement` holds what the device's message needs, it gets no PUBACK; it gets it once that is let go. */
+async function acknowledgedAfterCommit(statement: string, values: unknown[], send: () => Promise<void>): Promise<void> {
   const holder = new pg.Client({ connectionString: server.database_.url })
   await holder.connect()
   try {
     await holder.query('begin')
-    await holder.query('select 1 from executions where command_id = $1 for update', [id])
+    await holder.query(statement, values)
     const before = pubacks(device).length
-    const acknowledged = device.report(id, { status: 'completed', attempt: 1, result: { ok: true } })
+    const acknowledged = send()
     await until(async () => {
       const waiting = await server.sql(
         "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
       )
       return waiting.length > 0
-    }, 'the update waits for the row')
+    }, 'the commit waits')
     await device.ping()
     expect(pubacks(device)).toHaveLength(before)
     await holder.query('commit')
     await acknowledged
-    expect(await rowOf(id)).toMatchObject({ status: 'completed', result: { ok: true } })
   } finally {
     await holder.end()
   }
+}
+
+test('a report is acknowledged only after its commit', async () => {
+  const id = await delivered()
+  await acknowledgedAfterCommit('select 1 from executions where command_id = $1 for update', [id], () =>
+    device.report(id, { status: 'completed', attempt: 1, result: { ok: true } }),
+  )
+  expect(await rowOf(id)).toMatchObject({ status: 'completed', result: { ok: true } })
+})
+
+test('so is an event of the device', async () => {
+  await acknowledgedAfterCommit('lock table events in exclusive mode', [], () =>
+    device.publish(topicOf('events/scan'), { id: 'held', code: '4711' }),
+  )
+  const stored = await server.sql("select data from events where client_event_id = 'held'")
+  expect(stored).toMatchObject([{ data: { type: 'scan', event: { code: '4711' } } }])
 })
 
 test('reports sent without waiting keep their order, and their PUBACKs come in that order', async () => {

@@ -1,18 +1,27 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { createDispatch } from '../../control/executions/dispatch.ts'
-import { createLedger, type Ledger } from '../../control/executions/ledger.ts'
+import type { Ledger } from '../../control/executions/ledger.ts'
 import type { Session } from '../../control/sessions/sessions.ts'
 import type { Transport } from '../../control/transport.ts'
 import { silent } from '../support/silent-log.ts'
 import { until } from '../support/until.ts'
-import { BACKOFF, freshExecution, METRICS } from './support/inputs.ts'
-import { clientIds, commandIds, fill, openStore, readBack, type Store, type StoredRow } from './support/store.ts'
+import { freshExecution } from './support/inputs.ts'
+import {
+  clientIds,
+  commandIds,
+  fill,
+  openLedger,
+  openStore,
+  readBack,
+  type Store,
+  type StoredRow,
+} from './support/store.ts'
 
 let store: Store
 let ledger: Ledger
 beforeAll(async () => {
   store = await openStore()
-  ledger = createLedger({ db: store.db, log: silent, metrics: METRICS, backoff: BACKOFF })
+  ledger = openLedger(store)
 })
 afterAll(async () => {
   await ledger.stop()

@@ -2,22 +2,21 @@ import { isDeepStrictEqual } from 'node:util'
 import fc from 'fast-check'
 import pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { type Applied, type ClaimingSession, createLedger, type Ledger } from '../../control/executions/ledger.ts'
+import type { Applied, ClaimingSession, Ledger } from '../../control/executions/ledger.ts'
 import { type Context, type EventDraft, type Input, transition } from '../../control/executions/lifecycle.ts'
 import { type ExecutionKey, type ExecutionState, storeExecutions } from '../../db/executions.ts'
-import { silent } from '../support/silent-log.ts'
 import { until } from '../support/until.ts'
+import { BACKOFF, claim, delivery, freshExecution, named, sessionEnded, sessionReady } from './support/inputs.ts'
 import {
-  BACKOFF,
-  claim,
-  delivery,
-  freshExecution,
-  METRICS,
-  named,
-  sessionEnded,
-  sessionReady,
-} from './support/inputs.ts'
-import { clientIds, commandIds, fill, openStore, readBack, type Store, type StoredRow } from './support/store.ts'
+  clientIds,
+  commandIds,
+  fill,
+  openLedger,
+  openStore,
+  readBack,
+  type Store,
+  type StoredRow,
+} from './support/store.ts'
 
 // What goes through the ledger, many at once, leaves in PostgreSQL exactly what the pure rules make of it, one after the other.
 
@@ -86,7 +85,7 @@ const changes: Link[] = []
 beforeAll(async () => {
   store = await openStore()
   for (let node = 0; node < 2; node++) {
-    const ledger = createLedger({ db: store.db, log: silent, metrics: METRICS, backoff: BACKOFF, random: () => 0.5 })
+    const ledger = openLedger(store)
     ledger.onChange(({ commandId }, before, after) => changes.push({ commandId, before, after }))
     ledgers.push(ledger)
   }

@@ -167,6 +167,16 @@ describe('time (rules 1, 5)', () => {
     })
   })
 
+  test('the start timeout counts from the first claim of an attempt: neither a redelivery nor a PUBACK moves it', () => {
+    const first = applied(fresh('at_least_once'), claim())
+    expect(first.deadline).toBe(context.now + 10_000)
+    const later = { ...context, now: context.now + 5000 }
+    const redelivered = transition(first, ready(2, null), later).state
+    expect(redelivered.deadline).toBe(first.deadline)
+    expect(transition(redelivered, puback(2), later).state.deadline).toBe(first.deadline)
+    expect(transition(redelivered, say({ status: 'running' }), later).state.deadline).toBe(later.now + 20_000)
+  })
+
   test('at_least_once: the next attempt, then failed', () => {
     const second = timeUp(applied(fresh('at_least_once'), claim()))
     expect(second).toMatchObject({ status: 'pending', attempt: 2, silentAttempts: [1] })
@@ -183,6 +193,18 @@ describe('time (rules 1, 5)', () => {
     const told = applied(fresh('at_least_once'), claim(), say({ status: 'failed' }))
     expect(told).toMatchObject({ status: 'pending', attempt: 2, silentAttempts: [] })
     expect(expire(told).status).toBe('expired')
+  })
+
+  test('what failed for good without a word of the client is in doubt when it is retried', () => {
+    const last = applied(fresh('at_least_once', { maxRetries: 0 }), claim(1, 'j'), say({ status: 'running' }))
+    const retry: Input = { type: 'retry', ttlSeconds: 1 }
+    const interrupted = say({ status: 'outcome_unknown', error: { code: 'AGENT_INTERRUPTED', message: 'killed' } }, 'j')
+    for (const silent of [timeUp(last), applied(last, interrupted)]) {
+      expect(silent.status).toBe('failed')
+      expect(expire(applied(silent, retry)).status).toBe('outcome_unknown')
+    }
+    const told = applied(last, say({ status: 'failed', error: { code: 'TIMEOUT', message: 'by the client' } }, 'j'))
+    expect(expire(applied(told, retry)).status).toBe('expired')
   })
 
   test('the wait before the next attempt is a random part of a doubling bound', () => {

@@ -185,13 +185,10 @@ export const WORK: SessionStep[] = [
     by: 'client',
     take(world, attempt, { memories, agent }) {
       const { client, past } = world
-      const status = toReport(client.memory, attempt)
-      if (!client.up || client.connection === 0 || !status || of(client.reporting, attempt)) return undefined
-      const said = of(past.said, attempt) | SAID[status]
-      const told = toServer(
-        withPast(world, { said: at(past.said, attempt, said) }),
-        message('report', attempt, { status }),
-      )
+      const report = toReport(client.memory, attempt)
+      if (!client.up || client.connection === 0 || !report || of(client.reporting, attempt)) return undefined
+      const said = of(past.said, attempt) | SAID[report.status]
+      const told = toServer(withPast(world, { said: at(past.said, attempt, said) }), message('report', attempt, report))
       if (keepsJournal(world)) return withClient(told, { reporting: at(client.reporting, attempt, true) })
       return remember(
         told,

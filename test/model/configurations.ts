@@ -15,6 +15,7 @@ const BASE: Bounds = {
   group: false,
   unnamed: false,
   backoff: false,
+  maxRetries: 1,
 }
 
 const atMost = (bounds: Partial<Bounds>): Bounds => ({ ...BASE, ...bounds, delivery: 'at_most_once' })
@@ -61,4 +62,10 @@ export const CONFIGURATIONS: Record<string, Bounds> = {
   'at_least_once, memory, no crash; group': atLeast({ ...noCrash, group: true }),
   'at_least_once, memory, no crash; reports without attempt': atLeast({ ...noCrash, unnamed: true }),
   'at_least_once, journal, no crash; a wait before each attempt': atLeast({ ...journal, ...noCrash, backoff: true }),
+  'at_least_once without retries, journal, client crash; retry or resolve': atLeast({
+    ...journal,
+    ...clientCrash,
+    maxRetries: 0,
+    words: 1,
+  }),
 }

@@ -67,7 +67,7 @@ export function explore(bounds: Bounds, options: Options = {}): Explored {
 
   while (frontier.length > 0 && graph.size <= limit && !isOver()) {
     const next: [number, World][] = []
-    for (const [id, world] of frontier) expand(id, world, next)
+    for (let each = frontier.pop(); each; each = frontier.pop()) expand(...each, next)
     frontier = next
   }
   const capped = frontier.length > 0
@@ -131,6 +131,12 @@ function traceTo(id: number, graph: Graph, model: Model, first: World): string[]
   }
   return trace
 }
+
+export const figuresOf = ({ states, transitions, rows, capped }: Explored): string =>
+  `${states} states, ${transitions} transitions, ${rows} states of the execution${capped ? '; CAPPED, there are more' : ''}`
+
+export const describeViolation = ({ invariant, trace }: Violation): string =>
+  [invariant, ...trace.map((step, index) => `  ${index + 1}. ${step}`)].join('\n')
 
 /** The first time that each invariant was found broken: in a world, or in the last step from it. */
 function createFindings() {

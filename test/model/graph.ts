@@ -16,62 +16,85 @@ export interface Graph {
 
 export function createGraph(firstKey: string): Graph {
   const ids = new Map([[firstKey, 0]])
-  const parents = [-1]
-  const settled = [false]
-  /** Pairs. */
-  const steps: number[] = []
+  const parents = createNumbers()
+  const settled = createNumbers()
+  const starts = createNumbers()
+  const ends = createNumbers()
+  parents.push(-1)
+  settled.push(0)
 
   return {
     get size() {
-      return parents.length
+      return parents.size
     },
     reach(key, from, isSettled) {
       const known = ids.get(key)
       if (known !== undefined) return { id: known, isNew: false }
-      const id = parents.length
+      const id = parents.size
       ids.set(key, id)
       parents.push(from)
-      settled.push(isSettled)
+      settled.push(isSettled ? 1 : 0)
       return { id, isNew: true }
     },
     find: (key) => ids.get(key),
-    end(id) {
-      settled[id] = true
-    },
+    end: (id) => settled.set(id, 1),
     alone(from, to) {
-      steps.push(from, to)
+      starts.push(from)
+      ends.push(to)
     },
     findStuck() {
-      const [firstStep, nextStep] = stepsByEnd(steps, settled.length)
-      const ends = Uint8Array.from(settled, Number)
-      const toLook = settled.flatMap((isSettled, id) => (isSettled ? [id] : []))
+      const { first, next } = listsBy(ends, settled.size)
+      const toLook: number[] = []
+      for (let id = 0; id < settled.size; id++) if (settled.at(id) === 1) toLook.push(id)
       for (let id = toLook.pop(); id !== undefined; id = toLook.pop()) {
-        for (let step = firstStep[id] as number; step >= 0; step = nextStep[step] as number) {
-          const from = steps[2 * step] as number
-          if (ends[from]) continue
-          ends[from] = 1
+        for (let step = first[id] as number; step >= 0; step = next[step] as number) {
+          const from = starts.at(step)
+          if (settled.at(from) === 1) continue
+          settled.set(from, 1)
           toLook.push(from)
         }
       }
-      const stuck = ends.indexOf(0)
-      return stuck < 0 ? undefined : stuck
+      for (let id = 0; id < settled.size; id++) if (settled.at(id) === 0) return id
+      return undefined
     },
     way(id) {
       const way: number[] = []
-      for (let each = id; each > 0; each = parents[each] as number) way.unshift(each)
+      for (let each = id; each > 0; each = parents.at(each)) way.unshift(each)
       return way
     },
   }
 }
 
-/** Linked lists in arrays: the first step that leads to a world, and for each step the next one that leads there too. */
-function stepsByEnd(steps: number[], size: number): [Int32Array, Int32Array] {
-  const first = new Int32Array(size).fill(-1)
-  const next = new Int32Array(steps.length / 2)
-  for (let step = 0; step < next.length; step++) {
-    const to = steps[2 * step + 1] as number
-    next[step] = first[to] as number
-    first[to] = step
+/** Millions of numbers, four bytes each. */
+function createNumbers() {
+  let values = new Int32Array(1024)
+  let size = 0
+  return {
+    get size() {
+      return size
+    },
+    at: (index: number): number => values[index] as number,
+    set(index: number, value: number): void {
+      values[index] = value
+    },
+    push(value: number): void {
+      if (size === values.length) {
+        const larger = new Int32Array(2 * size)
+        larger.set(values)
+        values = larger
+      }
+      values[size++] = value
+    },
   }
-  return [first, next]
+}
+
+/** The steps by the world that they lead to, as linked lists: the first of each, and of each step the next one. */
+function listsBy(ends: ReturnType<typeof createNumbers>, size: number): { first: Int32Array; next: Int32Array } {
+  const first = new Int32Array(size).fill(-1)
+  const next = new Int32Array(ends.size)
+  for (let step = 0; step < next.length; step++) {
+    next[step] = first[ends.at(step)] as number
+    first[ends.at(step)] = step
+  }
+  return { first, next }
 }

@@ -27,7 +27,14 @@ export function createMemories(): Memories {
   const known = new Map<string, Known>()
 
   function memoryOf(attempts: Attempts): Memory {
-    const plain = attempts.map(({ attempt, state, reported }) => Object.freeze({ attempt, state, reported }))
+    const plain = attempts.map(({ attempt, state, reported, error }) =>
+      Object.freeze({
+        attempt,
+        state,
+        reported,
+        ...(error ? { error: Object.freeze({ code: error.code, message: '' }) } : {}),
+      }),
+    )
     const text = JSON.stringify(plain)
     const memory = known.get(text) ?? { id: known.size, attempts: Object.freeze(plain), steps: new Map() }
     known.set(text, memory)
@@ -50,10 +57,11 @@ export function createMemories(): Memories {
 export const stateOf = ({ attempts }: Memory, attempt: number): rules.AttemptState | undefined =>
   attempts.find((entry) => entry.attempt === attempt)?.state
 
-/** The outcome of an attempt that the server has not acknowledged. */
-export function toReport({ attempts }: Memory, attempt: number): OutcomeStatus | undefined {
+/** The outcome of an attempt that the server has not acknowledged, and the code of its error. */
+export function toReport({ attempts }: Memory, attempt: number): { status: OutcomeStatus; code?: string } | undefined {
   const entry = attempts.find((one) => one.attempt === attempt)
-  return entry && needsReport(entry) ? (entry.state as OutcomeStatus) : undefined
+  if (!entry || !needsReport(entry)) return undefined
+  return { status: entry.state as OutcomeStatus, ...(entry.error ? { code: entry.error.code } : {}) }
 }
 
 export const outcome = (status: OutcomeStatus): Outcome => ({ status })

@@ -3,7 +3,7 @@ import * as agentRules from '../../agent/attempts.ts'
 import { type Input, inFlight, transition } from '../../control/executions/lifecycle.ts'
 import type { ExecutionState } from '../../db/executions.ts'
 import { CONFIGURATIONS } from './configurations.ts'
-import { explore, type Options } from './explore.ts'
+import { describeViolation, explore, type Options } from './explore.ts'
 import type { Transit } from './rows.ts'
 
 // Each rule taken out must be missed: the explorer finds what goes wrong without it, and by which shortest way.
@@ -221,10 +221,7 @@ test.each(Object.entries(MUTATIONS))(
     const bounds = CONFIGURATIONS[configuration]
     if (!bounds) throw new Error(`there is no configuration ${configuration}`)
     const { violations, states } = explore(bounds, { ...rules, stopAtFirst: true, limit: 500_000 })
-    const steps = violations.map(
-      ({ invariant, trace }) => `${invariant}\n${trace.map((step, index) => `  ${index + 1}. ${step}`).join('\n')}`,
-    )
-    console.log(`${name} (${configuration}, ${states} states): ${steps.join('\n')}`)
+    console.log(`${name} (${configuration}, ${states} states): ${violations.map(describeViolation).join('\n')}`)
     expect(violations.map(({ invariant }) => invariant)).toContain(finds)
   },
   120_000,

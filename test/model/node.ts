@@ -196,7 +196,11 @@ export const INCOMING: SessionStep[] = [
     take(world, epoch, model) {
       const said = next(world, epoch, 'report')
       if (said?.status === undefined) return undefined
-      const report = model.bounds.unnamed ? { status: said.status } : { status: said.status, attempt: said.attempt }
+      const report = {
+        status: said.status,
+        ...(model.bounds.unnamed ? {} : { attempt: said.attempt }),
+        ...(said.code === undefined ? {} : { error: { code: said.code, message: '' } }),
+      }
       const input: Input = { type: 'report', report, journalId: journalId(session(world, epoch).journal) }
       const done = commit(world, model, input)
       if (!done) return undefined
@@ -236,6 +240,7 @@ export const SESSIONS: SessionStep[] = [
       const one = session(world, epoch)
       if (!one.toMakeReady || one.phase === 'over') return undefined
       const looked = withSession(world, epoch, { toMakeReady: false })
+      if (world.sessionEpoch !== epoch) return looked
       const input = {
         type: 'session-ready',
         epoch,

@@ -99,6 +99,8 @@ export interface Message {
     | 'answer'
   readonly attempt: number
   readonly status?: ReportStatus
+  /** Of the error that is reported with it. */
+  readonly code?: string
   readonly journal?: string | null
 }
 
@@ -124,6 +126,8 @@ export interface Bounds {
   group: boolean
   /** Reports say nothing of the attempt. */
   unnamed: boolean
+  /** Attempts of at_least_once that need no principal's word, beyond the first. */
+  maxRetries: 0 | 1
   /** The next attempt waits before it may be claimed. */
   backoff: boolean
 }
@@ -140,7 +144,7 @@ const NONE: readonly [number, number] = [0, 0]
 
 export function firstWorld({ bounds, rows, memories }: Model): World {
   return {
-    row: rows.first(bounds.delivery, 1),
+    row: rows.first(bounds.delivery, bounds.maxRetries),
     expired: false,
     sessionEpoch: 0,
     sessions: [],
@@ -236,14 +240,15 @@ const messages = new Map<string, Message>()
 export function message(
   kind: Message['kind'],
   attempt = 0,
-  { status, journal }: { status?: ReportStatus; journal?: string | null } = {},
+  { status, code, journal }: Pick<Message, 'status' | 'code' | 'journal'> = {},
 ): Message {
-  const key = `${kind} ${attempt} ${status} ${journal}`
+  const key = `${kind} ${attempt} ${status} ${code} ${journal}`
   const known = messages.get(key) ?? {
     id: messages.size + 1,
     kind,
     attempt,
     ...(status !== undefined ? { status } : {}),
+    ...(code !== undefined ? { code } : {}),
     ...(journal !== undefined ? { journal } : {}),
   }
   messages.set(key, known)

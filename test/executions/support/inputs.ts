@@ -7,9 +7,8 @@ import {
   type Transition,
   transition,
 } from '../../../control/executions/lifecycle.ts'
-import { createMetrics } from '../../../control/metrics/metrics.ts'
 import type { ExecutionState } from '../../../db/executions.ts'
-import { isSettled } from '../../../schemas/executions.ts'
+import { isSettled, isTerminal } from '../../../schemas/executions.ts'
 import { ReportStatus } from '../../../schemas/messages.ts'
 
 // Everything that may happen to an execution, in any order: what makes sense and what does not.
@@ -140,8 +139,9 @@ export function faultsOf(state: ExecutionState): string[] {
     'hand-overs are in the order of their attempts, none of one to come': handovers.every(
       (handover, index) => handover.attempt <= attempt && handover.attempt >= (handovers[index - 1]?.attempt ?? 1),
     ),
-    'silent attempts are earlier ones, each once':
-      ascends(silentAttempts) && silentAttempts.every((silent) => silent < attempt),
+    'silent attempts are earlier ones, each once, or the newest one when it has ended':
+      ascends(silentAttempts) &&
+      silentAttempts.every((silent) => silent < attempt || (silent === attempt && isTerminal(status))),
     "an older attempt's completed waits only for what is in flight":
       completedBefore === null || isHandedOver || status === 'completed',
     "an older attempt's completed is of an older attempt":
@@ -156,6 +156,3 @@ export function faultsOf(state: ExecutionState): string[] {
   }
   return Object.keys(legal).filter((name) => !legal[name])
 }
-
-/** Counted, and looked at by nobody. */
-export const METRICS = createMetrics({ maxLabelValues: 1, isRegistered: () => false })

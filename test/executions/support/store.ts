@@ -1,7 +1,11 @@
 import { randomUUID } from 'node:crypto'
+import { createLedger, type Ledger } from '../../../control/executions/ledger.ts'
+import { createMetrics } from '../../../control/metrics/metrics.ts'
 import { connectDatabase, type Db } from '../../../db/connect.ts'
 import { type ExecutionState, loadExecutions, storeExecutions } from '../../../db/executions.ts'
 import { createTestDatabase, type TestDatabase } from '../../support/database.ts'
+import { silent } from '../../support/silent-log.ts'
+import { BACKOFF } from './inputs.ts'
 
 export interface Store {
   db: Db
@@ -28,6 +32,16 @@ export async function openStore(): Promise<Store> {
     },
   }
 }
+
+/** A ledger over the store, as each node has one. */
+export const openLedger = ({ db }: Store): Ledger =>
+  createLedger({
+    db,
+    log: silent,
+    metrics: createMetrics({ maxLabelValues: 1, isRegistered: () => false }),
+    backoff: BACKOFF,
+    random: () => 0.5,
+  })
 
 export interface StoredClient {
   id: string
