@@ -5,6 +5,7 @@ export interface Luck {
   between(min: number, max: number): number
   pick<T>(items: readonly T[]): T
   chance(share: number): boolean
+  shuffled<T>(items: readonly T[]): T[]
 }
 
 export function createLuck(seed: number): Luck {
@@ -21,5 +22,10 @@ export function createLuck(seed: number): Luck {
     between: (min, max) => Math.floor(min + next() * (max - min + 1)),
     pick: (items) => items[Math.floor(next() * items.length)] as (typeof items)[number],
     chance: (share) => next() < share,
+    shuffled: (items) =>
+      items
+        .map((item) => ({ item, place: next() }))
+        .sort((a, b) => a.place - b.place)
+        .map(({ item }) => item),
   }
 }

@@ -3,6 +3,7 @@ import { cpus, totalmem } from 'node:os'
 import { parseArgs } from 'node:util'
 import { type Figures, NotRun, type Scenario } from './scenario.ts'
 import { agentKills } from './scenarios/agent-kills.ts'
+import { badDevices } from './scenarios/bad-devices.ts'
 import { cancelRaces } from './scenarios/cancel-races.ts'
 import { expiredQueue } from './scenarios/expired-queue.ts'
 import { frozenAgents } from './scenarios/frozen-agents.ts'
@@ -24,6 +25,7 @@ const SCENARIOS: Scenario[] = [
   agentKills,
   tornJournal,
   network,
+  badDevices,
   expiredQueue,
   postgresRestarts,
   postgresKills,

@@ -33,6 +33,8 @@ export interface Device {
   end(): Promise<void>
   /** The network is gone: no DISCONNECT. */
   drop(): void
+  /** Reads no more, not even the end of the connection. */
+  stopReading(): void
   /** Resolves when the server has closed the connection. */
   whenClosed(): Promise<void>
 }
@@ -172,6 +174,7 @@ function speak(socket: Socket, clientId: string): Device {
       await device.whenClosed()
     },
     drop: () => socket.destroy(),
+    stopReading: () => void socket.pause(),
     whenClosed: async () => {
       await until(() => closed, `${clientId} closed`)
     },

@@ -88,7 +88,7 @@ export const network = scenario({
     })
     const seen: Seen = { cut: 0, slowed: 0, halfOpen: [] }
     for (let round = 0; round < rounds; round++) {
-      for (const name of shuffled(Object.keys(WAVES), luck)) {
+      for (const name of luck.shuffled(Object.keys(WAVES))) {
         const lasts = (WAVES[name] as Wave)(between, luck, seen)
         await sleep(lasts)
         between.mend()
@@ -138,9 +138,3 @@ export const network = scenario({
     }
   },
 })
-
-const shuffled = <T>(items: T[], luck: Luck): T[] =>
-  items
-    .map((item) => [luck.next(), item] as const)
-    .sort(([a], [b]) => a - b)
-    .map(([, item]) => item)
