@@ -16,6 +16,8 @@ export interface Fleet {
   orders: HostOrders[]
   /** Agents stop as when a device is switched off properly, so that their journals are at rest. */
   stop(): Promise<void>
+  /** Those processes of agents that have ended start again, each as it was started first. */
+  restart(): Promise<void>
 }
 
 export const ZONES = ['A', 'B', 'C']
@@ -62,9 +64,9 @@ export async function startFleet(
     ...options.agents,
   }))
   const { env = {} } = options
-  const hosts = await Promise.all(
-    orders.map(async (order, host) => stand.use(await startAgents(order, typeof env === 'function' ? env(host) : env))),
-  )
+  const start = async (order: HostOrders, host: number): Promise<AgentHost> =>
+    stand.use(await startAgents(order, typeof env === 'function' ? env(host) : env))
+  const hosts = await Promise.all(orders.map(start))
   const mqttPort = Number(new URL(options.url ?? stand.mqtt).port)
   const plain = plainClients.map(({ id: clientId, clientKey }) =>
     stand.use(startPlainDevice({ mqttPort, clientId, clientKey, directory })),
@@ -76,6 +78,14 @@ export async function startFleet(
     plainIds: new Set(plainClients.map(({ id }) => id)),
     zones: ZONES,
     orders,
+    restart: async () => {
+      await Promise.all(
+        orders.map(async (order, host) => {
+          if (hosts[host]?.process.exitCode !== null || hosts[host]?.process.signalCode !== null)
+            hosts[host] = await start(order, host)
+        }),
+      )
+    },
     stop: async () => {
       await Promise.all([...hosts.map((host) => host.stop()), ...plain.map((device) => device[Symbol.asyncDispose]())])
     },

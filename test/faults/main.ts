@@ -5,6 +5,7 @@ import { type Figures, NotRun, type Scenario } from './scenario.ts'
 import { agentKills } from './scenarios/agent-kills.ts'
 import { badDevices } from './scenarios/bad-devices.ts'
 import { cancelRaces } from './scenarios/cancel-races.ts'
+import { clocks } from './scenarios/clocks.ts'
 import { expiredQueue } from './scenarios/expired-queue.ts'
 import { frozenAgents } from './scenarios/frozen-agents.ts'
 import { network } from './scenarios/network.ts'
@@ -27,6 +28,7 @@ const SCENARIOS: Scenario[] = [
   network,
   badDevices,
   expiredQueue,
+  clocks,
   postgresRestarts,
   postgresKills,
   postgresFreezes,
