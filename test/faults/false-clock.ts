@@ -29,7 +29,7 @@ export function settableClock(
   const file = join(directory, `clock-${name}`)
   const set = (offset: Offset): void => writeFileSync(file, offset)
   set('+0')
-  return { env: { ...common, FAKETIME_TIMESTAMP_FILE: file, FAKETIME_CACHE_DURATION: '1' }, set }
+  return { env: { ...common, FAKETIME_TIMESTAMP_FILE: file, FAKETIME_NO_CACHE: '1' }, set }
 }
 
 const LOOK = `const { uptime } = require('node:os')

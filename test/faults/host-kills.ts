@@ -3,6 +3,7 @@ import { type AgentHost, startAgents } from './agents.ts'
 import { create } from './create.ts'
 import type { Fleet } from './fleet.ts'
 import type { Accepted } from './load.ts'
+import type { Evidence } from './oracle.ts'
 import type { Stand } from './stand.ts'
 import { untilItHappens, type Work } from './work.ts'
 
@@ -45,4 +46,11 @@ export async function killInHandlers(
   await untilItHappens(stand.directory, ids)
   await fleet.hosts[host]?.kill()
   return ids
+}
+
+/** Nobody can tell what came of what may be done only once and was killed in the middle, whatever became of the journal. */
+export function* interruptedAreUnknown(interrupted: string[], { executions }: Evidence): Iterable<string> {
+  const status = new Map(executions.map(({ commandId, ...execution }) => [commandId, execution.status]))
+  for (const id of interrupted)
+    if (status.get(id) !== 'outcome_unknown') yield `${id} was interrupted in its handler and is ${status.get(id)}`
 }

@@ -3,7 +3,7 @@ import { type HostOrders, JOURNAL_STEPS } from '../agent-host.ts'
 import { create } from '../create.ts'
 import { judgeStand } from '../evidence.ts'
 import { type Fleet, startFleet } from '../fleet.ts'
-import { clientsOf, killInHandlers, startHost } from '../host-kills.ts'
+import { clientsOf, interruptedAreUnknown, killInHandlers, startHost } from '../host-kills.ts'
 import type { Accepted } from '../load.ts'
 import { createLuck, type Luck } from '../luck.ts'
 import type { Evidence } from '../oracle.ts'
@@ -87,7 +87,7 @@ export const agentKills = scenario({
     const judged = await judgeStand(stand, {
       load: { accepted },
       devices: { plain: new Set(), lostMemory: new Set(), agentsWereKilled: true },
-      also: (evidence) => [...onlyInterrupted(evidence), ...areUnknown(interrupted, evidence)],
+      also: (evidence) => [...onlyInterrupted(evidence), ...interruptedAreUnknown(interrupted, evidence)],
     })
     return {
       commands: accepted.length,
@@ -129,10 +129,4 @@ function* onlyInterrupted({ executions }: Evidence): Iterable<string> {
   for (const { commandId, clientId, status, delivery, errorCode } of executions)
     if (status === 'outcome_unknown' && delivery === 'at_most_once' && errorCode !== 'AGENT_INTERRUPTED')
       yield `${commandId} ${clientId} is unknown because of ${errorCode}`
-}
-
-function* areUnknown(interrupted: string[], { executions }: Evidence): Iterable<string> {
-  const status = new Map(executions.map(({ commandId, ...execution }) => [commandId, execution.status]))
-  for (const id of interrupted)
-    if (status.get(id) !== 'outcome_unknown') yield `${id} was interrupted in its handler and is ${status.get(id)}`
 }

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { judgeStand } from '../evidence.ts'
 import { startFleet } from '../fleet.ts'
-import { clientsOf, killInHandlers, startHost } from '../host-kills.ts'
+import { clientsOf, interruptedAreUnknown, killInHandlers, startHost } from '../host-kills.ts'
 import { DAMAGES, journalIdOf, keepCopy } from '../journal-damage.ts'
 import type { Accepted } from '../load.ts'
 import { createLuck } from '../luck.ts'
@@ -44,6 +44,7 @@ export const tornJournal = scenario({
     })
     const accepted: Accepted[] = []
     const seen = Object.fromEntries(KINDS.map((kind) => [kind, { times: 0, anew: 0 }]))
+    const interrupted: string[] = []
     let next = 0
 
     async function lane(host: number): Promise<void> {
@@ -53,7 +54,9 @@ export const tornJournal = scenario({
         for (const clientId of clients) keepCopy(fileOf(clientId))
         await startHost(stand, fleet, host)
         await sleep(luck.between(200, 800))
-        await killInHandlers(stand, fleet, host, accepted, luck.chance(0.8) ? 'print' : 'index')
+        const action = luck.chance(0.8) ? 'print' : 'index'
+        const killed = await killInHandlers(stand, fleet, host, accepted, action)
+        if (action === 'print') interrupted.push(...killed)
         const damaged = clients.map((clientId) => {
           const kind = KINDS[next++ % KINDS.length] as string
           const before = journalIdOf(fileOf(clientId))
@@ -81,7 +84,7 @@ export const tornJournal = scenario({
     const judged = await judgeStand(stand, {
       load: { accepted },
       devices: { plain: new Set(), lostMemory: new Set(fleet.clientIds), agentsWereKilled: true },
-      also: onlyWhereItMustBe,
+      also: (evidence) => [...onlyWhereItMustBe(evidence), ...interruptedAreUnknown(interrupted, evidence)],
     })
     return {
       commands: accepted.length,
