@@ -22,6 +22,8 @@ export interface FaultyNetwork extends AsyncDisposable {
   slow(share: number, bytesPerSecond: number, luck: Luck): number
   /** New connections pass, slow ones are fast again; what is half-open stays so. */
   mend(): void
+  /** Both sides of what is half-open hear that it has ended. */
+  reset(): void
 }
 
 type Way = 'up' | 'down'
@@ -118,6 +120,9 @@ export async function openFaultyNetwork(target: { host: string; port: number }):
     mend() {
       door = 'open'
       for (const { up, down } of lines) for (const way of [up, down]) way.bytesPerSecond = Number.POSITIVE_INFINITY
+    },
+    reset() {
+      for (const { near, far, halfOpen } of lines) if (halfOpen) for (const socket of [near, far]) socket.destroy()
     },
     async [Symbol.asyncDispose]() {
       const ended = once(server, 'close')

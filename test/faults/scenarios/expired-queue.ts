@@ -60,7 +60,7 @@ const FORMS: Form[] = [
       const host = await scene.start()
       await occupy(scene, 60_000)
       const queued = await sendAll(scene)
-      await untilIn(scene, queued, ['delivered'])
+      await untilIn(scene, queued, ['delivered', 'expired'])
       await host.kill()
       await untilExpired(scene, queued)
       await scene.start()
@@ -78,7 +78,7 @@ const FORMS: Form[] = [
       await scene.start()
       await occupy(scene, scene.sizes.ttlSeconds * 1000 + 2000)
       const queued = await sendAll(scene)
-      await untilIn(scene, queued, ['delivered'])
+      await untilIn(scene, queued, ['delivered', 'expired'])
       scene.network.shut()
       scene.network.cut(1, createLuck(1))
       await untilGivenUp(scene, queued)
@@ -102,6 +102,7 @@ const FORMS: Form[] = [
       await untilIn(scene, queued, ['queued'])
       await untilExpired(scene, queued)
       scene.network.mend()
+      scene.network.reset()
       return queued
     },
   },
@@ -158,7 +159,6 @@ async function setScene(stand: Stand, clientId: string, sizes: Scene['sizes'], a
     url: `mqtt://127.0.0.1:${network.port}`,
     directory: join(stand.directory, 'devices'),
     devices: [{ id: clientId, clientKey }],
-    keepaliveSeconds: 2,
     reconnect: { minMs: 50, maxMs: 300 },
   }
   const online = async (state: boolean): Promise<void> => {
