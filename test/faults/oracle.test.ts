@@ -81,6 +81,15 @@ const faults: [string, (evidence: Evidence) => Partial<Evidence>, RegExp][] = [
     () => ({ acknowledged: [{ clientId: 'd1', id: ID, attempt: 1, status: 'failed' }] }),
     /acknowledged as failed, and no event says so/,
   ],
+  [
+    'an unknown outcome of what may be done only once was written as failed',
+    ({ executions, events, journals }) => ({
+      executions: change(executions, 0, { status: 'failed' }),
+      events: change(events, 3, { type: 'execution.failed' }),
+      journals: change(journals, 0, { state: 'outcome_unknown' }),
+    }),
+    /acknowledged as outcome_unknown, and no event says so/,
+  ],
   ['it happened twice', ({ effects }) => ({ effects: [...effects, ...effects] }), /happened 2 times/],
   [
     'an attempt happened that nobody permitted',
@@ -121,4 +130,15 @@ const faults: [string, (evidence: Evidence) => Partial<Evidence>, RegExp][] = [
 test.each(faults)('%s', (_name, fault, says) => {
   const evidence = good()
   expect(judge({ ...evidence, ...fault(evidence) }).join('\n')).toMatch(says)
+})
+
+test('of what may be repeated, an unknown outcome of the last attempt is a failure', () => {
+  const { executions, events, journals, ...rest } = good()
+  const evidence = {
+    ...rest,
+    executions: change(executions, 0, { status: 'failed', delivery: 'at_least_once' as const }),
+    events: change(events, 3, { type: 'execution.failed' }),
+    journals: change(journals, 0, { state: 'outcome_unknown' }),
+  }
+  expect(judge(evidence).filter((line) => !line.startsWith('at least 70 %'))).toEqual([])
 })

@@ -128,8 +128,9 @@ const RULES: Record<string, Rule> = {
     ]
     for (const { clientId, id, attempt, status } of told) {
       const key = keyOf(id, clientId)
-      if (!execution.has(key)) continue
-      const kept = events.get(key)?.some((event) => saysSo(event, attempt, status))
+      const delivery = execution.get(key)?.delivery
+      if (!delivery) continue
+      const kept = events.get(key)?.some((event) => saysSo(event, attempt, status, delivery))
       if (!kept) yield `${key}: attempt ${attempt} was acknowledged as ${status}, and no event says so`
     }
   },
@@ -194,11 +195,13 @@ const FAILURES = new Set(['failed', 'outcome_unknown'])
 const RELEASED = 'execution.released'
 
 /** A report is kept as the transition it made, as the next attempt it led to, or as a report that moved nothing. */
-function saysSo(event: LedgerEvent, attempt: number, status: string): boolean {
+function saysSo(event: LedgerEvent, attempt: number, status: string, delivery: LedgerExecution['delivery']): boolean {
   if (event.type === 'execution.next_attempt')
     return event.attempt === attempt + 1 && FAILURES.has(status) && !TIMER_CODES.includes(event.errorCode ?? '')
   if (event.attempt !== attempt) return false
   if (event.type === 'execution.reported') return event.reported === status
+  // The last attempt of what may be repeated (rule 5).
+  if (event.type === 'execution.failed' && status === 'outcome_unknown') return delivery === 'at_least_once'
   // In doubt, what the client says about one attempt does not settle the command.
   return event.type === `execution.${status}` || (event.type === 'execution.outcome_unknown' && DENIES.has(status))
 }

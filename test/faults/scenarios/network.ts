@@ -12,7 +12,7 @@ const KEEPALIVE_SECONDS = 2
 /** What is half-open before its CONNACK is given up by the device after this time. */
 const CONNECT_TIMEOUT_MS = 3000
 /** Either side hears nothing for one and a half keepalives [MQTT-3.1.2-24]; the rest is for a busy machine. */
-const NOTICED_WITHIN_MS = KEEPALIVE_SECONDS * 1500 + 5000
+const NOTICED_WITHIN_MS = KEEPALIVE_SECONDS * 1500 + 12_000
 
 interface Seen {
   cut: number
