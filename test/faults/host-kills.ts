@@ -24,7 +24,11 @@ export async function startHost(
   return started
 }
 
-const ENDLESS: Work = { thinkMs: 60_000, fails: false }
+/** Longer than the way from its beginning to the kill; what may be repeated takes as long again in the next attempt. */
+const LONG: Record<'print' | 'index', Work> = {
+  print: { thinkMs: 60_000, fails: false },
+  index: { thinkMs: 3000, fails: false },
+}
 
 /**
  * Kills a process when a handler of each of its devices is in the middle: it has happened, and nobody wrote down how it ended.
@@ -40,7 +44,7 @@ export async function killInHandlers(
   const clients = clientsOf(fleet, host)
   // Priority 10 passes whatever else waits.
   const running = await Promise.all(
-    clients.map((clientId) => create(stand, accepted, { clientId, action, payload: ENDLESS, priority: 10 })),
+    clients.map((clientId) => create(stand, accepted, { clientId, action, payload: LONG[action], priority: 10 })),
   )
   const ids = running.map(({ id }) => id)
   await untilItHappens(stand.directory, ids)

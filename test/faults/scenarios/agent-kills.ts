@@ -31,7 +31,7 @@ export const agentKills = scenario({
   proves:
     'Processes of agents are killed with -9 before and after every step of the journal and in the middle of handlers: unknown is only what the journal shows as started, and nothing that was started is run again unless that was permitted.',
   sizes: {
-    short: { agents: 24, hosts: 4, rounds: 1 },
+    short: { agents: 16, hosts: 4, rounds: 1 },
     long: { agents: 80, hosts: 4, rounds: 40 },
   },
   async run({ agents, hosts, rounds }, { seed, say }) {
@@ -47,8 +47,8 @@ export const agentKills = scenario({
       clientIds: fleet.clientIds,
       zones: fleet.zones,
       luck,
-      callers: 4,
-      pauseMs: 60,
+      callers: 3,
+      pauseMs: 80,
     })
     const accepted: Accepted[] = []
     const hits = new Map(KILLS.map((kill) => [nameOf(kill), 0]))

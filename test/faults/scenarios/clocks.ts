@@ -23,7 +23,7 @@ const SET_TO: Offset[] = ['-1y', '+1h']
 const SECONDS: Record<string, number> = { h: 3600, y: 365 * 86_400 }
 /** Handlers that an agent runs at once. */
 const CONCURRENCY = 2
-const BUSY_MS = 2500
+const BUSY_MS = 3500
 const DOOMED_SECONDS = 1
 const TIMELY_SECONDS = 60
 /** What the server says of its times: PostgreSQL's, so as far off as that is, and a request takes its time. */

@@ -1,3 +1,4 @@
+import { uptime } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { until } from '../../support/until.ts'
@@ -62,7 +63,7 @@ const FORMS: Form[] = [
       const queued = await sendAll(scene)
       await untilIn(scene, queued, ['delivered', 'expired'])
       await host.kill()
-      await untilExpired(scene, queued)
+      await untilTooLate(scene)
       await scene.start()
       return queued
     },
@@ -212,6 +213,16 @@ const untilExpired = async ({ stand }: Scene, commands: Accepted[]): Promise<voi
   const left = 'select 1 from executions where command_id = any($1::uuid[]) and expires_at > clock_timestamp() limit 1'
   const ids = commands.map(({ id }) => id)
   await until(async () => (await stand.sql(left, [ids])).length === 0, 'the expiry', 120_000)
+}
+
+/** By what the agent has written down: it counts from the arrival of a command. */
+async function untilTooLate({ stand, clientId }: Scene): Promise<void> {
+  const journal = new DatabaseSync(join(stand.directory, 'devices', `${clientId}.sqlite`), { readOnly: true })
+  const last = Number(
+    journal.prepare('select max(deadline_ms) as last from attempts where state = ?').get('accepted')?.last,
+  )
+  journal.close()
+  await until(() => uptime() * 1000 > last, 'the last deadline in the journal', 120_000)
 }
 
 /** The agent itself has, without a connection. */

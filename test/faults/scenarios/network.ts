@@ -31,20 +31,20 @@ const WAVES: Record<string, Wave> = {
   'all gone'(network, luck, seen) {
     network.shut()
     seen.cut += network.cut(1, luck)
-    return luck.between(500, 1500)
+    return luck.between(300, 800)
   },
   'half-open'(network, luck, seen) {
     seen.halfOpen.push(...network.swallow(0.4, luck))
-    return luck.between(300, 1000)
+    return luck.between(200, 600)
   },
   'half-open, and nobody answers'(network, luck, seen) {
     network.deafen()
     seen.halfOpen.push(...network.swallow(0.6, luck))
-    return luck.between(500, 2000)
+    return luck.between(400, 1200)
   },
   slow(network, luck, seen) {
     seen.slowed += network.slow(0.7, 4000, luck)
-    return luck.between(500, 1500)
+    return luck.between(400, 1000)
   },
   'slow, then cut'(network, luck, seen) {
     seen.slowed += network.slow(0.7, 1000, luck)
@@ -83,8 +83,8 @@ export const network = scenario({
       clientIds: fleet.clientIds,
       zones: fleet.zones,
       luck,
-      callers: 6,
-      pauseMs: 40,
+      callers: 4,
+      pauseMs: 80,
     })
     const seen: Seen = { cut: 0, slowed: 0, halfOpen: [] }
     for (let round = 0; round < rounds; round++) {
@@ -92,11 +92,10 @@ export const network = scenario({
         const lasts = (WAVES[name] as Wave)(between, luck, seen)
         await sleep(lasts)
         between.mend()
-        await sleep(luck.between(0, 500))
+        await sleep(luck.between(0, 300))
       }
-      // In the middle of it all, once everything is well again for a moment.
-      await everybody()
     }
+    await everybody()
     await until(
       () => seen.halfOpen.every(({ device, server }) => device !== undefined && server !== undefined),
       'both sides notice every half-open connection',

@@ -13,7 +13,7 @@ import { createStand } from '../stand.ts'
 import { startSteadyLoad } from '../steady-load.ts'
 
 /** What an agent forgot although it had acknowledged it: the timers settle that. */
-const TIMERS = { DEFAULT_START_TIMEOUT_SECONDS: 6, DEFAULT_TIMEOUT_SECONDS: 6 }
+const TIMERS = { DEFAULT_START_TIMEOUT_SECONDS: 5, DEFAULT_TIMEOUT_SECONDS: 5 }
 const KINDS = Object.keys(DAMAGES)
 
 export const tornJournal = scenario({
@@ -21,7 +21,7 @@ export const tornJournal = scenario({
   proves:
     'Agents are killed in the middle of their work and their journals torn, corrupted, removed or exchanged for old copies: nothing that may be done only once is done twice, and what nobody can know is said to be unknown.',
   sizes: {
-    short: { agents: 27, hosts: 3, rounds: 2 },
+    short: { agents: 18, hosts: 2, rounds: 2 },
     long: { agents: 90, hosts: 3, rounds: 60 },
   },
   async run({ agents, hosts, rounds }, { seed, say }) {
@@ -39,8 +39,8 @@ export const tornJournal = scenario({
       clientIds: fleet.clientIds,
       zones: fleet.zones,
       luck,
-      callers: 4,
-      pauseMs: 60,
+      callers: 3,
+      pauseMs: 80,
     })
     const accepted: Accepted[] = []
     const seen = Object.fromEntries(KINDS.map((kind) => [kind, { times: 0, anew: 0 }]))
