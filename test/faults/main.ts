@@ -18,7 +18,7 @@ import { twins } from './scenarios/twins.ts'
 
 /**
  * The fault suite: starts real servers, PostgreSQL and devices as processes, hurts them, and judges from outside.
- * `--long` for a night, with a results file under docs/faults; `--only a,b`; `--seed n` repeats a run; `--sizes {json}` changes
+ * `--long` for a night, with a results file under docs/faults; `--only a,b`; `--except a`; `--seed n` repeats a run; `--sizes {json}` changes
  * sizes of the form.
  */
 const SCENARIOS: Scenario[] = [
@@ -47,14 +47,16 @@ const { values } = parseArgs({
     seed: { type: 'string' },
     list: { type: 'boolean' },
     sizes: { type: 'string' },
+    except: { type: 'string' },
   },
 })
 const size = values.long ? 'long' : 'short'
 const seed = Number(values.seed ?? Date.now() % 1_000_000)
 const names = values.only?.split(',')
-const unknown = names?.filter((name) => !SCENARIOS.some((scenario) => scenario.name === name)) ?? []
+const left = values.except?.split(',') ?? []
+const unknown = [...(names ?? []), ...left].filter((name) => !SCENARIOS.some((scenario) => scenario.name === name))
 if (unknown.length > 0) throw new Error(`no such scenario: ${unknown.join(', ')}`)
-const chosen = SCENARIOS.filter(({ name }) => names?.includes(name) ?? true)
+const chosen = SCENARIOS.filter(({ name }) => (names?.includes(name) ?? true) && !left.includes(name))
 
 interface Result {
   scenario: Scenario

@@ -86,9 +86,20 @@ async function attack(count: number): Promise<Socket[]> {
 }
 
 test(`${SOCKETS} hostile sockets take little memory, and those who mean well notice nothing`, async () => {
-  // The code that the attack runs through is compiled before.
+  // The code that the attack runs through is compiled before, and the heap is that of a server that has been at work.
   for (const socket of await attack(KINDS.length * 10)) socket.destroy()
   const device = await startDevice(server as unknown as TestServer, 'good')
+  for (let count = 0; count < 500; count++) {
+    const { status, body } = await server.api.post('/commands', {
+      clientId: 'good',
+      action: 'work',
+      payload: 'x'.repeat(2000),
+    })
+    expect(status).toBe(201)
+    device.ack((await device.nextCommand()).messageId)
+    const { id } = body as { id: string }
+    await device.report(id, { status: 'completed', attempt: 1 })
+  }
   const before = await settledMb()
   const sockets = await attack(SOCKETS)
   let most = 0
