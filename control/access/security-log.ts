@@ -1,9 +1,9 @@
 import type { Logger } from 'pino'
 import { type Db, isDatabaseDown } from '../../db/connect.ts'
 import { type NoticedEvents, storeSecurityEvents } from '../../db/security-events.ts'
-import { withoutSecrets } from '../../schemas/secrets.ts'
 import { SECURITY_EVENTS, type SecurityEvent, type SecurityEventKind } from '../../schemas/security-events.ts'
 import type { Registry } from '../metrics/registry.ts'
+import { presentable } from './presentable.ts'
 
 /** Something that a guard noticed. `detail` says what, in words; a secret in it is not kept. */
 export interface Noticed {
@@ -152,11 +152,3 @@ export function createSecurityLog(deps: SecurityLogDeps): SecurityLog {
     },
   }
 }
-
-/** What an attacker sent, as a line that PostgreSQL keeps and a terminal can show; keys are left out wherever they are. */
-const presentable = (text: string, length: number): string =>
-  withoutSecrets(text)
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
-    .replace(/[\u0000-\u001f\u007f-\u009f]/g, '?')
-    .slice(0, length)
-    .toWellFormed()

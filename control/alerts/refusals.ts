@@ -1,4 +1,5 @@
 import { Id } from '../../schemas/ids.ts'
+import { presentable } from '../access/presentable.ts'
 
 /** Refusals of one client since the last look. */
 export interface Refusal {
@@ -35,6 +36,8 @@ export interface RefusalsDeps {
   max: number
 }
 
+const REASON_LENGTH = 300
+
 export function createRefusals({ isClient, max }: RefusalsDeps): Refusals {
   let noted = new Map<string, Refusal>()
 
@@ -50,7 +53,7 @@ export function createRefusals({ isClient, max }: RefusalsDeps): Refusals {
       const refusal = {
         clientId: name,
         cause: 'login' as const,
-        reason: printable(reason),
+        reason: presentable(reason, REASON_LENGTH),
         count: 1,
         heardAt: performance.now(),
       }
@@ -62,7 +65,13 @@ export function createRefusals({ isClient, max }: RefusalsDeps): Refusals {
       )
     },
     commandsTopic(clientId, reason) {
-      note({ clientId, cause: 'qos_0', reason: printable(reason), count: 1, heardAt: performance.now() })
+      note({
+        clientId,
+        cause: 'qos_0',
+        reason: presentable(reason, REASON_LENGTH),
+        count: 1,
+        heardAt: performance.now(),
+      })
     },
     take() {
       const taken = [...noted.values()]
@@ -76,10 +85,3 @@ export function createRefusals({ isClient, max }: RefusalsDeps): Refusals {
     },
   }
 }
-
-/** A reason may quote what a stranger sent: PostgreSQL keeps no U+0000 and no half of a character. */
-const printable = (reason: string): string =>
-  reason
-    .slice(0, 300)
-    .replace(/\p{Cc}/gu, '\ufffd')
-    .toWellFormed()
