@@ -210,17 +210,6 @@ describe('client_refused', () => {
     expect(details.reason).toMatch(/^will on x{291}\ufffd$/)
   })
 
-  test('a device that gives its key for its client id has not published it', async () => {
-    const key = await register(server, 'mixed-up')
-    expect(await login(key, key, { username: 'mixed-up' })).toBe(5)
-    const alert = await untilOpen(server, 'client_refused', 'mixed-up')
-    expect(alert.details.reason).toBe("client id sbk_… is not mixed-up's")
-    const events = await server.sql('select data from events where client_id = $1', ['mixed-up'])
-    expect(JSON.stringify([alert, events])).not.toContain(key)
-    expect(await login('mixed-up', key)).toBe(0)
-    await untilResolved(server, alert)
-  })
-
   test('a disabled client is refused at both doors, until it is enabled and comes', async () => {
     const key = await register(server, 'r4')
     await server.api.post('/clients/r4/disable')
@@ -301,5 +290,16 @@ describe('client_refused', () => {
     expect(logged(server, 'look for alerts failed').filter(({ err }) => !/cursor/.test(JSON.stringify(err)))).toEqual(
       [],
     )
+  })
+
+  test('a device that gives its key for its client id has not published it', async () => {
+    const key = await register(server, 'mixed-up')
+    expect(await login(key, key, { username: 'mixed-up' })).toBe(5)
+    const alert = await untilOpen(server, 'client_refused', 'mixed-up')
+    expect(alert.details.reason).toBe("client id sbk_… is not mixed-up's")
+    const events = await server.sql('select data from events where client_id = $1', ['mixed-up'])
+    expect(JSON.stringify([alert, events])).not.toContain(key)
+    expect(await login('mixed-up', key)).toBe(0)
+    await untilResolved(server, alert)
   })
 })
