@@ -14,32 +14,37 @@ export function createClock(options: {
   log: Logger
   /** From the end of a pass to the beginning of the next. */
   intervalSeconds: number
-  pass(): Promise<void>
+  /** `rest` says how long to rest after this pass instead, ms. */
+  pass(rest: (ms: number) => void): Promise<void>
 }): Clock {
   const { what, log } = options
+  const intervalMs = options.intervalSeconds * 1000
   let timer: NodeJS.Timeout | undefined
   let running: Promise<void> = Promise.resolve()
   let stopped = false
 
   async function pass(): Promise<void> {
+    let restMs = intervalMs
     try {
-      await options.pass()
+      await options.pass((ms) => {
+        restMs = ms
+      })
     } catch (error) {
       if (isDatabaseDown(error)) log.warn({ reason: (error as Error).message }, `${what} waits for the database`)
       else log.error({ err: error }, `${what} failed`)
     }
-    if (!stopped) schedule()
+    if (!stopped) schedule(restMs)
   }
 
-  function schedule(): void {
+  function schedule(restMs: number): void {
     timer = setTimeout(() => {
       running = pass()
-    }, options.intervalSeconds * 1000)
+    }, restMs)
     timer.unref()
   }
 
   return {
-    start: schedule,
+    start: () => schedule(intervalMs),
     async stop() {
       stopped = true
       clearTimeout(timer)

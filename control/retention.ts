@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import { type Db, isBadValue, isDatabaseDown } from '../db/connect.ts'
+import { type Db, isBadValue } from '../db/connect.ts'
 import {
   BEFORE_ALL_COMMANDS,
   deleteCommands,
@@ -7,14 +7,8 @@ import {
   findOldCommands,
   type OldCommand,
 } from '../db/retention.ts'
+import { type Clock, createClock } from './clock.ts'
 import type { Metrics } from './metrics/metrics.ts'
-
-/** Removes what was settled long ago, little by little, so that history slows nothing down. */
-export interface Retention {
-  start(): void
-  /** Waits for the transaction that is under way. */
-  stop(): Promise<void>
-}
 
 export interface RetentionDeps {
   db: Db
@@ -30,10 +24,9 @@ export interface RetentionDeps {
 /** An execution has about five events: so many times the batch is rarely reached. */
 const EVENTS_PER_EXECUTION = 10
 
-export function createRetention(deps: RetentionDeps): Retention {
-  const { db, log, metrics, days, batch } = deps
-  let timer: NodeJS.Timeout | undefined
-  let running: Promise<void> = Promise.resolve()
+/** Removes what was settled long ago, little by little, so that history slows nothing down. */
+export function createRetention(deps: RetentionDeps): Clock {
+  const { db, log, metrics, days, batch, intervalSeconds } = deps
   let stopped = false
 
   /** Where this pass over what is old goes on, oldest first; undefined where it has come to the end. */
@@ -99,21 +92,14 @@ export function createRetention(deps: RetentionDeps): Retention {
     return false
   }
 
-  async function turn(): Promise<void> {
+  async function pass(rest: (ms: number) => void): Promise<void> {
     const start = performance.now()
     const before = total.commands + total.events
-    let rest = deps.intervalSeconds * 1000
-    try {
-      const more = await step()
-      const idle = total.commands + total.events === before
-      // While there is more it rests as long as it worked; longer where it only looked at what has to stay.
-      if (more) rest = (performance.now() - start) * (idle ? 9 : 1)
-      else tell()
-    } catch (error) {
-      if (isDatabaseDown(error)) log.warn({ reason: (error as Error).message }, 'retention waits for the database')
-      else log.error({ err: error }, 'retention failed')
-    }
-    if (!stopped) schedule(rest)
+    const more = await step()
+    const idle = total.commands + total.events === before
+    // While there is more it rests as long as it worked; longer where it only looked at what has to stay.
+    if (more) rest((performance.now() - start) * (idle ? 9 : 1))
+    else tell()
   }
 
   function tell(): void {
@@ -122,21 +108,14 @@ export function createRetention(deps: RetentionDeps): Retention {
     Object.assign(total, { commands: 0, executions: 0, events: 0 })
   }
 
-  function schedule(milliseconds: number): void {
-    timer = setTimeout(() => {
-      running = turn()
-    }, milliseconds)
-    timer.unref()
-  }
-
+  const clock = createClock({ what: 'retention', log, intervalSeconds, pass })
   return {
     start() {
-      if (days > 0) schedule(deps.intervalSeconds * 1000)
+      if (days > 0) clock.start()
     },
-    async stop() {
+    stop() {
       stopped = true
-      clearTimeout(timer)
-      await running
+      return clock.stop()
     },
   }
 }
