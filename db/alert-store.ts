@@ -115,8 +115,7 @@ export async function storeAlerts(
     ),
     logged as (
       insert into events (type, command_id, client_id, data)
-      -- of a command that was removed meanwhile there is no history to belong to
-      select v.type, (select c.id from commands c where c.id = v.command_id), v.client_id, v.data
+      select v.type, v.command_id, v.client_id, v.data
       from moved cross join rows from (json_to_recordset(${JSON.stringify(events)}::json)
         as (type text, command_id uuid, client_id text, data jsonb)) with ordinality as v(type, command_id, client_id, data, ord)
       order by v.ord
