@@ -1,6 +1,8 @@
+import { plainAddress } from '../../control/access/actor.ts'
+
 /** What counts as one sender: an IPv4 address, or the 64 bits of an IPv6 address that a provider hands out as one. */
 export function senderOf(from: string): string {
-  const address = from.replace(/^::ffff:(?=\d+\.)/i, '')
+  const address = plainAddress(from)
   if (!address.includes(':')) return address
   const [before = '', after] = address.replace(/%.*$/, '').split('::')
   const head = before === '' ? [] : before.split(':')

@@ -26,4 +26,4 @@ export const changedBy = ({ principal, address, requestId }: Actor): ChangedBy =
 export const THE_SERVER: ChangedBy = { principal: null, address: null, requestId: null }
 
 /** A socket's remote address; IPv4 looks the same on a listener for IPv6. */
-export const plainAddress = (address: string | undefined): string => address?.replace(/^::ffff:/, '') ?? '?'
+export const plainAddress = (address: string | undefined): string => address?.replace(/^::ffff:(?=\d+\.)/i, '') ?? '?'
