@@ -3,6 +3,7 @@ import { createServer as createTlsServer } from 'node:https'
 import Koa from 'koa'
 import type { Logger } from 'pino'
 import { v7 as uuid } from 'uuid'
+import { bind } from '../control/bind.ts'
 import type { Certificate } from '../control/certificate.ts'
 import type { Control } from '../control/control.ts'
 import { Id } from '../schemas/ids.ts'
@@ -81,13 +82,18 @@ export function createApi({ control, log, health, checkResponses }: ApiDeps): Ap
     async listen(certificate) {
       const plain = createServer(limits, koa.callback())
       servers.push(plain)
-      const http = await listen(plain, plainHost(settings, 'HTTP_HOST'), settings.HTTP_PORT, 'HTTP_PORT')
+      const http = await bind(plain, {
+        host: plainHost(settings, 'HTTP_HOST'),
+        port: settings.HTTP_PORT,
+        setting: 'HTTP_PORT',
+      })
       ready = true
       if (!certificate) return { http, https: undefined }
       const tls = createTlsServer({ ...limits, ...certificate.options }, koa.callback())
       servers.push(tls)
       certificate.renews(tls)
-      return { http, https: await listen(tls, settings.HTTP_HOST, settings.HTTPS_PORT, 'HTTPS_PORT') }
+      const place = { host: settings.HTTP_HOST, port: settings.HTTPS_PORT, setting: 'HTTPS_PORT' }
+      return { http, https: await bind(tls, place) }
     },
     async stop() {
       ready = false
@@ -105,16 +111,4 @@ export function createApi({ control, log, health, checkResponses }: ApiDeps): Ap
       clearInterval(idle)
     },
   }
-}
-
-function listen(server: Server, host: string, port: number, setting: string): Promise<number> {
-  return new Promise((resolve, reject) => {
-    server.once('error', (error: NodeJS.ErrnoException) => {
-      const taken = error.code === 'EADDRINUSE'
-      reject(
-        taken ? new Error(`${setting}: port ${port} on ${host} is taken; choose another or stop what uses it`) : error,
-      )
-    })
-    server.listen(port, host, () => resolve((server.address() as { port: number }).port))
-  })
 }

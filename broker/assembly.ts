@@ -8,15 +8,15 @@ import { type Login, subjectOf } from './access.ts'
 import { answerEveryFilter, deliverOnce, noDuplicates } from './aedes-internals.ts'
 import type { Connection, Connections } from './connections.ts'
 import type { ConnectPacket } from './gate/connect-packet.ts'
-import { createGate, type Guest } from './gate/gate.ts'
+import { createGate, type Guest, type Refused } from './gate/gate.ts'
 import type { PacketLimits } from './gate/packets.ts'
 import { createTicks } from './gate/ticks.ts'
 import { createIntake } from './intake.ts'
 import type { LimitedLog } from './limited-log.ts'
-import { type Listener, listenTcp, listenWebSocket, type Place } from './listeners.ts'
+import { type Listener, type ListenerPlace, listenTcp, listenWebSocket } from './listeners.ts'
 import { REFUSED } from './persistence.ts'
 import type { Policy } from './policy.ts'
-import { refusalOf } from './refusal.ts'
+import { type Refusal, refusalOf } from './refusal.ts'
 import { highestQos } from './topic-filter.ts'
 
 export interface BrokerPorts {
@@ -48,6 +48,7 @@ export interface AssemblyDeps {
 
 export async function assemble(deps: AssemblyDeps): Promise<Assembly> {
   const { settings, log, limitedLog, connections, policy } = deps
+  const limits = packetLimits(settings)
   const locks = createKeyedLock()
   /** Whose login is not through yet. */
   const entering = new WeakMap<Client, Guest<{ login: Login; connect: ConnectPacket }>>()
@@ -92,10 +93,10 @@ export async function assemble(deps: AssemblyDeps): Promise<Assembly> {
   const gate = createGate({
     settings,
     log: limitedLog,
-    packetLimits: packetLimits(settings),
+    packetLimits: limits,
     now: ticks.now,
     identify: async (connect, ip) => ({ login: await policy.identify(connect, ip), connect }),
-    refused: (refusal, username) => policy.refused?.(refusal, username),
+    refused: tellRefusal,
     welcome(guest) {
       const connection = connections.add(aedes.handle(guest.stream), { ...guest, login: guest.login.login })
       entering.set(connection.client, guest)
@@ -136,12 +137,17 @@ export async function assemble(deps: AssemblyDeps): Promise<Assembly> {
     }
   }
 
+  /** `about`: who is told apart by it in the log. */
+  function tellRefusal(refusal: Refusal, about: string, { address, client, username }: Refused): void {
+    policy.refused?.(refusal, username)
+    const fields = { address, client, username, code: refusal.returnCode, reason: refusal.message }
+    limitedLog('warn', about, fields, 'connection refused')
+  }
+
   function refused({ address, client, login }: Connection, error: unknown): AuthenticateError {
     const refusal = refusalOf(error)
     const username = entering.get(client)?.login.connect.username
-    policy.refused?.(refusal, username)
-    const fields = { address, client: client.id, username, code: refusal.returnCode, reason: refusal.message }
-    limitedLog('warn', subjectOf(login), fields, 'connection refused')
+    tellRefusal(refusal, subjectOf(login), { address, client: client.id, username })
     return refusal
   }
 
@@ -192,8 +198,8 @@ export async function assemble(deps: AssemblyDeps): Promise<Assembly> {
   return {
     aedes,
     async listen(certificate) {
-      const add = async (kind: typeof listenWebSocket, place: Place): Promise<number> => {
-        const listener = await kind(gate, place, packetLimits(settings))
+      const add = async (kind: typeof listenWebSocket, place: ListenerPlace): Promise<number> => {
+        const listener = await kind(gate, place, limits)
         listeners.push(listener)
         return listener.port
       }

@@ -1,9 +1,9 @@
-import { once } from 'node:events'
 import { createServer as createHttpServer, type RequestListener } from 'node:http'
 import { createServer as createHttpsServer } from 'node:https'
 import { createServer, type Server, type Socket } from 'node:net'
 import { createServer as createTlsServer } from 'node:tls'
 import { createWebSocketStream, type WebSocket, WebSocketServer } from 'ws'
+import { bind, type Place } from '../control/bind.ts'
 import type { Certificate } from '../control/certificate.ts'
 import type { Gate } from './gate/gate.ts'
 import type { PacketLimits } from './gate/packets.ts'
@@ -17,16 +17,13 @@ export interface Listener {
   terminate(): void
 }
 
-/** Where a listener binds, and the setting that says so. With a certificate it speaks TLS. */
-export interface Place {
-  host: string
-  port: number
-  setting: string
+/** With a certificate it speaks TLS. */
+export interface ListenerPlace extends Place {
   certificate?: Certificate | undefined
 }
 
 /** MQTT over TCP or TLS. Throws an error that names the setting if the port is taken. */
-export function listenTcp(gate: Gate, place: Place): Promise<Listener> {
+export function listenTcp(gate: Gate, place: ListenerPlace): Promise<Listener> {
   const { certificate } = place
   if (!certificate) return listen(gate, place, (socket) => gate.open(socket, socket))
   const below = createBelow()
@@ -48,7 +45,7 @@ const upgradeRequired: RequestListener = (_request, response) => {
 const MAX_HEADER_BYTES = 8192
 
 /** MQTT over WebSocket, path /mqtt, subprotocol `mqtt` [MQTT-6.0.0-3]. */
-export function listenWebSocket(gate: Gate, place: Place, limits: PacketLimits): Promise<Listener> {
+export function listenWebSocket(gate: Gate, place: ListenerPlace, limits: PacketLimits): Promise<Listener> {
   const { certificate } = place
   const options = { maxHeaderSize: MAX_HEADER_BYTES, ...certificate?.options }
   const server = certificate ? createHttpsServer(options, upgradeRequired) : createHttpServer(options, upgradeRequired)
@@ -132,22 +129,15 @@ const BACKLOG = 4096
 
 /** Sockets are handed to the gate unread; `begin` makes an MQTT stream of one, once it may be read. */
 async function listen(gate: Gate, place: Place, begin: (socket: Socket) => void): Promise<Listener> {
-  const { host, port, setting } = place
   const sockets = new Set<Socket>()
   const server: Server = createServer({ noDelay: true, pauseOnConnect: true }, (socket) => {
     sockets.add(socket)
     socket.once('close', () => sockets.delete(socket))
     gate.enter(socket, () => begin(socket))
   })
-  server.listen({ port, host, backlog: BACKLOG })
-  try {
-    await once(server, 'listening')
-  } catch (error) {
-    const taken = (error as NodeJS.ErrnoException).code === 'EADDRINUSE'
-    throw taken ? new Error(`${setting}: port ${port} on ${host} is taken; choose another or stop what uses it`) : error
-  }
+  const port = await bind(server, place, { backlog: BACKLOG })
   return {
-    port: (server.address() as { port: number }).port,
+    port,
     close: () => new Promise((resolve) => server.close(() => resolve())),
     terminate() {
       for (const socket of sockets) socket.destroy()

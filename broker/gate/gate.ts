@@ -39,6 +39,14 @@ export interface Gate {
   stop(): void
 }
 
+/** Whose CONNECT it was, as far as it said. */
+export interface Refused {
+  /** With the port. */
+  address: string
+  client: string | undefined
+  username: string | undefined
+}
+
 export interface GateDeps<Login> {
   settings: Settings
   log: LimitedLog
@@ -47,7 +55,8 @@ export interface GateDeps<Login> {
   now(): number
   /** Who it is; throws a Refusal. */
   identify(connect: ConnectPacket, ip: string): Promise<Login>
-  refused(refusal: Refusal, username: string | undefined): void
+  /** `sender`: who it counts for. */
+  refused(refusal: Refusal, sender: string, who: Refused): void
   welcome(guest: Guest<Login>): void
 }
 
@@ -152,9 +161,8 @@ export function createGate<Login>(deps: GateDeps<Login>): Gate {
     { refusal, clientId: client, username }: { refusal: Refusal } & Partial<ConnectPacket>,
   ): void {
     const { sender, address } = visitor
-    const { returnCode, message: reason } = refusal
-    log('warn', sender, { address, client, username, code: returnCode, reason }, 'connection refused')
-    deps.refused(refusal, username)
+    const { returnCode } = refusal
+    deps.refused(refusal, sender, { address, client, username })
     admission.settled(visitor)
     const answer = (): void => {
       // [MQTT-3.2.2-5]
