@@ -1,3 +1,5 @@
+import { createLuck as createChance } from '../../cli/simulate/behaviour.ts'
+
 /** Chance that can be repeated: the same for the same seed. */
 export interface Luck {
   /** In [0, 1). */
@@ -9,14 +11,7 @@ export interface Luck {
 }
 
 export function createLuck(seed: number): Luck {
-  // mulberry32
-  let state = seed >>> 0
-  const next = (): number => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
-  }
+  const next = createChance(seed, 0)
   return {
     next,
     between: (min, max) => Math.floor(min + next() * (max - min + 1)),
