@@ -9,7 +9,6 @@ import {
   returnCodeOf,
   untilStatus,
 } from '../broker/support/scene.ts'
-import { createOwnServer, type TestDatabase } from '../support/database.ts'
 import { connectDevice } from '../support/device.ts'
 import { openStream } from '../support/event-source.ts'
 import { httpClient } from '../support/http.ts'
@@ -19,17 +18,15 @@ import { alertsOf, untilLookedAt, untilOpen, untilResolved } from './support.ts'
 
 const LOST_SECONDS = 0.5
 
-let database: TestDatabase
 let server: TestServer
 
 beforeAll(async () => {
-  database = await createOwnServer()
-  server = await startServer({ ALERT_CLIENT_LOST_SECONDS: LOST_SECONDS, HTTP_PING_TIMEOUT_SECONDS: 0.1 }, { database })
+  server = await startServer(
+    { ALERT_CLIENT_LOST_SECONDS: LOST_SECONDS, HTTP_PING_TIMEOUT_SECONDS: 0.1 },
+    { ownPostgres: true },
+  )
 })
-afterAll(async () => {
-  await server.stop()
-  await database.drop()
-})
+afterAll(() => server.stop())
 
 const presenceOf = async (id: string) => (await server.api.get(`/clients/${id}`)).body
 const untilOffline = (id: string) =>

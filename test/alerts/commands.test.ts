@@ -1,23 +1,17 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { command, enter, register, untilStatus } from '../broker/support/scene.ts'
-import { createOwnServer, type TestDatabase } from '../support/database.ts'
 import type { Device } from '../support/device.ts'
 import { startServer, type TestServer } from '../support/server.ts'
 import { until } from '../support/until.ts'
 import { alertsOf, untilLookedAt, untilOpen, untilResolved } from './support.ts'
 
 // The alerts follow the feed, which another test's open transaction on a shared server would hold up.
-let database: TestDatabase
 let server: TestServer
 
 beforeAll(async () => {
-  database = await createOwnServer()
-  server = await startServer({}, { database })
+  server = await startServer({}, { ownPostgres: true })
 })
-afterAll(async () => {
-  await server.stop()
-  await database.drop()
-})
+afterAll(() => server.stop())
 
 let joined = 0
 let device: Device

@@ -3,7 +3,6 @@ import type { Alert } from '../../schemas/alerts.ts'
 import { createPrincipal, expectProblem, grantEverything, readAll } from '../api/support.ts'
 import { command, register } from '../broker/support/scene.ts'
 import { cliFor } from '../cli/support/run.ts'
-import { createOwnServer, type TestDatabase } from '../support/database.ts'
 import { connectDevice, ROOT } from '../support/device.ts'
 import { openStream } from '../support/event-source.ts'
 import { httpClient } from '../support/http.ts'
@@ -11,13 +10,11 @@ import { ADMIN_TOKEN, startServer, type TestServer } from '../support/server.ts'
 import { until } from '../support/until.ts'
 import { alertsOf, untilOpen, untilResolved } from './support.ts'
 
-let database: TestDatabase
 let server: TestServer
 let unknown: string
 
 beforeAll(async () => {
-  database = await createOwnServer()
-  server = await startServer({}, { database })
+  server = await startServer({}, { ownPostgres: true })
   unknown = await fail('a1', 'outcome_unknown')
   await untilOpen(server, 'outcome_unknown', unknown)
   for (const clientId of ['a2', 'a3']) {
@@ -25,10 +22,7 @@ beforeAll(async () => {
     await untilOpen(server, 'command_failed', clientId)
   }
 })
-afterAll(async () => {
-  await server.stop()
-  await database.drop()
-})
+afterAll(() => server.stop())
 
 /** A command that a client of its own reports about, from a connection that is none of a session. */
 async function fail(clientId: string, status: string): Promise<string> {

@@ -3,27 +3,21 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { connectDatabase } from '../../db/connect.ts'
 import { feedLagSeconds } from '../../db/events.ts'
 import { command, register } from '../broker/support/scene.ts'
-import { createOwnServer, type TestDatabase } from '../support/database.ts'
 import { openStream } from '../support/event-source.ts'
 import { ADMIN_TOKEN, startServer, type TestServer } from '../support/server.ts'
 import { until } from '../support/until.ts'
 import { alertsOf, untilLookedAt, untilOpen, untilResolved } from './support.ts'
 
-let database: TestDatabase
 let server: TestServer
 
 beforeAll(async () => {
-  database = await createOwnServer()
-  server = await startServer({ ALERT_FEED_LAG_SECONDS: 0.3, ALERT_CLIENT_LOST_SECONDS: 0.1 }, { database })
+  server = await startServer({ ALERT_FEED_LAG_SECONDS: 0.3, ALERT_CLIENT_LOST_SECONDS: 0.1 }, { ownPostgres: true })
 })
-afterAll(async () => {
-  await server.stop()
-  await database.drop()
-})
+afterAll(() => server.stop())
 
 /** Somebody's transaction in another database of the same PostgreSQL server. */
 async function openTransaction(): Promise<{ pid: number; end(): Promise<void> }> {
-  const url = new URL(database.url)
+  const url = new URL(server.database_.url)
   url.pathname = '/postgres'
   const client = new pg.Client({ connectionString: url.href, application_name: 'a long report' })
   await client.connect()
@@ -40,7 +34,12 @@ async function openTransaction(): Promise<{ pid: number; end(): Promise<void> }>
 }
 
 async function lag(): Promise<number> {
-  const db = connectDatabase({ connection: database.url, poolSize: 1, timeoutSeconds: 5, onIdleError: () => undefined })
+  const db = connectDatabase({
+    connection: server.database_.url,
+    poolSize: 1,
+    timeoutSeconds: 5,
+    onIdleError: () => undefined,
+  })
   try {
     return await feedLagSeconds(db)
   } finally {

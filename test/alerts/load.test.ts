@@ -1,6 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { register } from '../broker/support/scene.ts'
-import { createOwnServer, type TestDatabase } from '../support/database.ts'
 import { closeDatabase, reopenDatabase } from '../support/database-faults.ts'
 import { connectDevice } from '../support/device.ts'
 import { startServer, type TestServer } from '../support/server.ts'
@@ -9,11 +8,9 @@ import { alertsOf, untilLookedAt, untilOpen } from './support.ts'
 
 const MAX_REFUSED = 5
 
-let database: TestDatabase
 let server: TestServer
 
 beforeAll(async () => {
-  database = await createOwnServer()
   server = await startServer(
     {
       ALERT_MAX_REFUSED_CLIENTS: MAX_REFUSED,
@@ -22,13 +19,10 @@ beforeAll(async () => {
       // Bad logins are not slowed down here: it is their number that matters.
       MQTT_FAILED_LOGINS_PER_MINUTE: 1_000_000,
     },
-    { database },
+    { ownPostgres: true },
   )
 })
-afterAll(async () => {
-  await server.stop()
-  await database.drop()
-})
+afterAll(() => server.stop())
 
 const versionOf = async (): Promise<number> =>
   Number((await server.sql("select version from feed_cursors where name = 'alerts'"))[0]?.version)
@@ -87,13 +81,13 @@ test('while the database is down, refusals are kept and nobody waits for them', 
   await register(server, 'waits')
   expect(await logins(['waits'], 'sbk_wrong')).toEqual([4])
   await untilOpen(server, 'client_refused', 'waits')
-  await closeDatabase(database)
+  await closeDatabase(server.database_)
   try {
     // The credential is remembered: refused as ever. An unknown name cannot be looked up: not refused, but not let in either.
     expect(await logins(Array(20).fill('waits'), 'sbk_wrong')).toEqual(Array(20).fill(4))
     expect(await logins(['stranger'], 'sbk_wrong')).toEqual([3])
   } finally {
-    await reopenDatabase(database)
+    await reopenDatabase(server.database_)
   }
   await untilOpen(server, 'client_refused', 'waits', ({ count }) => count === 21)
 })

@@ -1,11 +1,25 @@
 import type { HostOrders } from './agent-host.ts'
 import { type AgentHost, startAgents } from './agents.ts'
 import { create } from './create.ts'
-import type { Fleet } from './fleet.ts'
+import { type Fleet, startFleet } from './fleet.ts'
 import type { Accepted } from './load.ts'
+import type { Luck } from './luck.ts'
 import type { Evidence } from './oracle.ts'
 import type { Stand } from './stand.ts'
+import { type SteadyLoad, startSteadyLoad } from './steady-load.ts'
 import { untilItHappens, type Work } from './work.ts'
+
+/** Agents that are quickly back, under a load that lasts until the last kill. */
+export async function startKillable(
+  stand: Stand,
+  sizes: { agents: number; hosts: number },
+  luck: Luck,
+): Promise<{ fleet: Fleet; load: SteadyLoad }> {
+  const reconnect = { minMs: 50, maxMs: 500 }
+  const fleet = await startFleet(stand, { ...sizes, plain: 0 }, { agents: { reconnect } })
+  const { clientIds, zones } = fleet
+  return { fleet, load: startSteadyLoad(stand, { clientIds, zones, luck, callers: 3, pauseMs: 80 }) }
+}
 
 export const clientsOf = (fleet: Fleet, host: number): string[] =>
   (fleet.orders[host] as HostOrders).devices.map(({ id }) => id)

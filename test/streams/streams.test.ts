@@ -1,22 +1,16 @@
 import pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { createOwnServer, type TestDatabase } from '../support/database.ts'
 import { startDevice } from '../support/device.ts'
 import { openStream, type SseMessage } from '../support/event-source.ts'
 import { ADMIN_TOKEN, startServer, type TestServer } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
-let database: TestDatabase
 let server: TestServer
 
 beforeAll(async () => {
-  database = await createOwnServer()
-  server = await startServer({}, { database })
+  server = await startServer({}, { ownPostgres: true })
 })
-afterAll(async () => {
-  await server.stop()
-  await database.drop()
-})
+afterAll(() => server.stop())
 
 const open = (path: string, lastEventId?: string) => openStream(`${server.http}/api${path}`, ADMIN_TOKEN, lastEventId)
 

@@ -1,7 +1,7 @@
 import { Writable } from 'node:stream'
 import { type Addresses, createApp, createLog, type Overrides } from '../../app.ts'
 import { parseSettings } from '../../schemas/settings.ts'
-import { createTestDatabase, type TestDatabase } from './database.ts'
+import { createOwnServer, createTestDatabase, type TestDatabase } from './database.ts'
 import { ADMIN_TOKEN, type Http, httpClient } from './http.ts'
 
 export { ADMIN_TOKEN }
@@ -16,13 +16,16 @@ export interface TestServer extends Addresses {
   stop(): Promise<void>
 }
 
-/** The whole server in this process, on free ports and a database of its own; every HTTP answer is checked against its schema. */
+/**
+ * The whole server in this process, on free ports and a database of its own, with `ownPostgres` on a PostgreSQL of its own (see
+ * createOwnServer); every HTTP answer is checked against its schema.
+ */
 export async function startServer(
   settings: Record<string, unknown> = {},
-  overrides: Overrides & { database?: TestDatabase } = {},
+  overrides: Overrides & { database?: TestDatabase; ownPostgres?: boolean } = {},
 ): Promise<TestServer> {
-  const { database: given, ...rest } = overrides
-  const database = given ?? (await createTestDatabase())
+  const { database: given, ownPostgres, ...rest } = overrides
+  const database = given ?? (await (ownPostgres ? createOwnServer() : createTestDatabase()))
   const logs: Record<string, unknown>[] = []
   const sink = new Writable({
     write(chunk, _encoding, done) {

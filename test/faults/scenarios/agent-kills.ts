@@ -2,14 +2,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type HostOrders, JOURNAL_STEPS } from '../agent-host.ts'
 import { create } from '../create.ts'
 import { judgeStand } from '../evidence.ts'
-import { type Fleet, startFleet } from '../fleet.ts'
-import { clientsOf, interruptedAreUnknown, killInHandlers, startHost } from '../host-kills.ts'
+import type { Fleet } from '../fleet.ts'
+import { clientsOf, interruptedAreUnknown, killInHandlers, startHost, startKillable } from '../host-kills.ts'
 import type { Accepted } from '../load.ts'
 import { createLuck, type Luck } from '../luck.ts'
 import type { Evidence } from '../oracle.ts'
 import { check, scenario } from '../scenario.ts'
 import { createStand, type Stand } from '../stand.ts'
-import { startSteadyLoad } from '../steady-load.ts'
 import type { Work } from '../work.ts'
 
 type KillAt = NonNullable<HostOrders['killAt']>
@@ -38,18 +37,7 @@ export const agentKills = scenario({
     await using stand = await createStand()
     const luck = createLuck(seed)
     await stand.startServer()
-    const fleet = await startFleet(
-      stand,
-      { agents, hosts, plain: 0 },
-      { agents: { reconnect: { minMs: 50, maxMs: 500 } } },
-    )
-    const load = startSteadyLoad(stand, {
-      clientIds: fleet.clientIds,
-      zones: fleet.zones,
-      luck,
-      callers: 3,
-      pauseMs: 80,
-    })
+    const { fleet, load } = await startKillable(stand, { agents, hosts }, luck)
     const accepted: Accepted[] = []
     const hits = new Map(KILLS.map((kill) => [nameOf(kill), 0]))
     const queue = Array.from({ length: rounds }, () => KILLS).flat()

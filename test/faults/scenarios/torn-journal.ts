@@ -2,15 +2,13 @@ import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { judgeStand } from '../evidence.ts'
-import { startFleet } from '../fleet.ts'
-import { clientsOf, interruptedAreUnknown, killInHandlers, startHost } from '../host-kills.ts'
+import { clientsOf, interruptedAreUnknown, killInHandlers, startHost, startKillable } from '../host-kills.ts'
 import { DAMAGES, journalIdOf, keepCopy } from '../journal-damage.ts'
 import type { Accepted } from '../load.ts'
 import { createLuck } from '../luck.ts'
 import type { Evidence } from '../oracle.ts'
 import { check, scenario } from '../scenario.ts'
 import { createStand } from '../stand.ts'
-import { startSteadyLoad } from '../steady-load.ts'
 
 /** What an agent forgot although it had acknowledged it: the timers settle that. */
 const TIMERS = { DEFAULT_START_TIMEOUT_SECONDS: 5, DEFAULT_TIMEOUT_SECONDS: 5 }
@@ -28,20 +26,9 @@ export const tornJournal = scenario({
     await using stand = await createStand({ settings: TIMERS })
     const luck = createLuck(seed)
     await stand.startServer()
-    const fleet = await startFleet(
-      stand,
-      { agents, hosts, plain: 0 },
-      { agents: { reconnect: { minMs: 50, maxMs: 500 } } },
-    )
+    const { fleet, load } = await startKillable(stand, { agents, hosts }, luck)
     const folder = join(stand.directory, 'devices')
     const fileOf = (clientId: string): string => join(folder, `${clientId}.sqlite`)
-    const load = startSteadyLoad(stand, {
-      clientIds: fleet.clientIds,
-      zones: fleet.zones,
-      luck,
-      callers: 3,
-      pauseMs: 80,
-    })
     const accepted: Accepted[] = []
     const seen = Object.fromEntries(KINDS.map((kind) => [kind, { times: 0, anew: 0 }]))
     const interrupted: string[] = []
