@@ -123,6 +123,12 @@ test('what has not ended, ended lately, or waits for a word stays as it is, howe
     [endedLately],
   )
   const recent = await finished()
+  // Its alert is an event of the command, too.
+  await until(
+    async () =>
+      (await server.sql("select 1 from events where command_id = $1 and type = 'alert.opened'", [unknown])).length > 0,
+    'the unknown outcome has its alert',
+  )
   const kept = [pending, running, unknown, endedLately, recent]
   const before = await rowsOf(kept)
   // Twice: the second pass begins before what the first one left.
@@ -277,6 +283,7 @@ test('a retry that comes just before lets the command live as a whole; one that 
   await fillHistory(sql, { count: 300, days: 31, clientId: 'r1', status: 'failed' })
   const failed = await sql<{ id: string }>('select id from commands order by id desc')
   // The newest first: retention begins with the oldest, so that they meet on the way.
+  await until(async () => (await sql('select 1 from commands')).length < failed.length, 'the oldest are going')
   const answers: { id: string; retried: boolean }[] = []
   const queue = failed.values()
   await Promise.all(
