@@ -16,6 +16,12 @@ export interface ConnectOptions {
 /** Session epochs, event ids and counts stay far below 2^53, so int8 is a number here. */
 const INT8 = 20
 
+/**
+ * Whatever is asked here is found through an index. A prepared statement keeps the plan that was made when the tables were small,
+ * and reading a small table whole, for each row of a batch, looks cheap until the table has grown.
+ */
+const PLANNER = 'set enable_seqscan = off'
+
 /** One name per statement text, so that each connection parses and plans it once. */
 const statementNames = new Map<string, string>()
 
@@ -62,7 +68,8 @@ export function connectDatabase(options: ConnectOptions): Db {
     query_timeout: options.timeoutSeconds * 1000,
     application_name: 'signalbox',
     keepAlive: true,
-  } as pg.PoolConfig)
+    onConnect: (client: pg.PoolClient) => client.query(PLANNER),
+  } as unknown as pg.PoolConfig)
   pool.on('error', options.onIdleError)
   return new Kysely<Database>({ dialect: new PostgresDialect({ pool }) })
 }

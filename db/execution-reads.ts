@@ -2,6 +2,7 @@ import { sql } from 'kysely'
 import type { Execution, Status } from '../schemas/executions.ts'
 import type { Json } from '../schemas/json.ts'
 import type { Page, Paging } from '../schemas/paging.ts'
+import { openOf, pendingOf } from './client-work.ts'
 import type { Db } from './connect.ts'
 import { compact, page } from './rows.ts'
 
@@ -83,8 +84,8 @@ export async function loadUnsettledFacts(db: Db, commandId: string, limit: numbe
   }>`
     select e.client_id, e.status, e.attempt, e.priority, k.disabled, k.session_epoch is not null as online, k.presence_since,
       e.not_before, e.deadline, e.cancel_requested_at, c.max_retries, k.max_in_flight, e.error, e.queued_at,
-      (select count(*)::integer from executions o where o.client_id = e.client_id and o.status in ('queued', 'delivered', 'running')) as in_flight,
-      (select count(*)::integer from executions o where o.client_id = e.client_id and o.status = 'pending' and o.not_before is null
+      (select count(*)::integer from ${openOf(sql`e.client_id`)} o) as in_flight,
+      (select count(*)::integer from ${pendingOf(sql`e.client_id`)} o where o.not_before is null
         and (o.priority > e.priority or (o.priority = e.priority and o.command_id < e.command_id))) as ahead
     from executions e join commands c on c.id = e.command_id join clients k on k.id = e.client_id
     where e.command_id = ${commandId} and e.status in ('pending', 'queued', 'delivered', 'running', 'outcome_unknown')

@@ -3,6 +3,7 @@ import type { Target } from '../schemas/commands.ts'
 import type { EventType } from '../schemas/events.ts'
 import type { Delivery, ExecutionError, Progress, Status } from '../schemas/executions.ts'
 import type { Json } from '../schemas/json.ts'
+import { openOf, undecidedOf } from './client-work.ts'
 import type { Db } from './connect.ts'
 import { instant, millis, rows } from './rows.ts'
 
@@ -112,6 +113,9 @@ const STATE = sql`
   e.not_before, e.expires_at, e.deadline, e.progress, e.result, e.error, e.queued_at, e.delivered_at, e.started_at,
   e.completed_at, clock_timestamp() as now`
 
+/** By its key for each row, as in every statement here: see `PLANNER` in connect.ts. */
+const COMMAND_OF_E = sql`cross join lateral (select * from commands where id = e.command_id offset 0) c`
+
 /** PostgreSQL's clock at the read, in ms, and what was read. */
 export interface Loaded<T> {
   now: number
@@ -127,8 +131,10 @@ export async function loadExecutions(db: Db, keys: ExecutionKey[]): Promise<Load
   const found = await sql<StateRow>`
     select ${STATE}
     from ${rows(keys.map((key) => ({ command_id: key.commandId, client_id: key.clientId })))} as k(command_id uuid, client_id text)
-    join executions e on e.command_id = k.command_id and e.client_id = k.client_id
-    join commands c on c.id = e.command_id`.execute(db)
+    cross join lateral (
+      select * from executions where command_id = k.command_id and client_id = k.client_id offset 0
+    ) e
+    ${COMMAND_OF_E}`.execute(db)
   return loaded(found.rows, toStored)
 }
 
@@ -139,8 +145,10 @@ export async function loadOpenExecutions(
 ): Promise<Loaded<StoredExecution & { currentEpoch: number | null }>> {
   const found = await sql<StateRow & { session: number | null }>`
     select ${STATE}, k.session_epoch as session
-    from executions e join commands c on c.id = e.command_id join clients k on k.id = e.client_id
-    where e.client_id = any(${clientIds}::text[]) and e.status in ('queued', 'delivered', 'running', 'outcome_unknown')
+    from unnest(${clientIds}::text[]) as i(client_id)
+    cross join lateral (select session_epoch from clients where id = i.client_id offset 0) k
+    cross join lateral ${undecidedOf(sql`i.client_id`)} e
+    ${COMMAND_OF_E}
     order by e.command_id`.execute(db)
   return loaded(found.rows, (row) => ({ ...toStored(row), currentEpoch: row.session }))
 }
@@ -164,11 +172,10 @@ export async function loadClaimable(
     select ${STATE}, s.epoch as session, c.payload, e.priority, c.target
     from ${rows(sessions.map(({ clientId, epoch, uncertain }) => ({ client_id: clientId, epoch, uncertain })))}
       as s(client_id text, epoch bigint, uncertain boolean)
-    join clients k on k.id = s.client_id and k.session_epoch = s.epoch and not k.disabled
     cross join lateral (
-      select count(*)::integer as size from executions o
-      where o.client_id = s.client_id and o.status in ('queued', 'delivered', 'running')
-    ) busy
+      select max_in_flight from clients where id = s.client_id and session_epoch = s.epoch and not disabled offset 0
+    ) k
+    cross join lateral (select count(*)::integer as size from ${openOf(sql`s.client_id`)} o) busy
     cross join lateral (
       (select p.* from executions p
         where p.client_id = s.client_id and p.status = 'pending' and p.priority = 10
@@ -180,10 +187,9 @@ export async function loadClaimable(
           and p.not_before is null and p.expires_at > clock_timestamp()
         order by p.priority desc, p.command_id limit greatest(k.max_in_flight - busy.size, 0))
       union all
-      (select p.* from executions p
-        where s.uncertain and p.client_id = s.client_id and p.status = 'queued' and p.epoch = s.epoch)
+      (select p.* from ${openOf(sql`s.client_id`)} p where s.uncertain and p.status = 'queued' and p.epoch = s.epoch)
     ) e
-    join commands c on c.id = e.command_id
+    ${COMMAND_OF_E}
     order by e.priority desc, e.command_id`.execute(db)
   return loaded(found.rows, (row) => ({
     ...toStored(row),
@@ -218,67 +224,74 @@ export async function loadMessages(
   )
 }
 
+/** The columns that a change writes. `priority` is not among them: it is changed by other means. */
+const CHANGED: Record<string, [type: string, of: (state: ExecutionState) => unknown]> = {
+  status: ['text', (state) => state.status],
+  attempt: ['integer', (state) => state.attempt],
+  epoch: ['bigint', (state) => state.epoch],
+  handovers: ['jsonb', (state) => state.handovers],
+  silent_attempts: ['integer[]', (state) => state.silentAttempts],
+  completed_before: ['jsonb', (state) => state.completedBefore],
+  cancel_requested_at: ['timestamptz', (state) => instant(state.cancelRequestedAt)],
+  cancel_reason: ['text', (state) => state.cancelReason],
+  not_before: ['timestamptz', (state) => instant(state.notBefore)],
+  expires_at: ['timestamptz', (state) => instant(state.expiresAt)],
+  deadline: ['timestamptz', (state) => instant(state.deadline)],
+  progress: ['json', (state) => state.progress],
+  result: ['json', (state) => state.result],
+  error: ['json', (state) => state.error],
+  queued_at: ['timestamptz', (state) => instant(state.queuedAt)],
+  delivered_at: ['timestamptz', (state) => instant(state.deliveredAt)],
+  started_at: ['timestamptz', (state) => instant(state.startedAt)],
+  completed_at: ['timestamptz', (state) => instant(state.completedAt)],
+}
+const NAMES = Object.keys(CHANGED)
+const COLUMNS = sql.raw(NAMES.join(', '))
+const TYPED = sql.raw(
+  Object.entries(CHANGED)
+    .map(([name, [type]]) => `${name} ${type}`)
+    .join(', '),
+)
+const ASSIGNED = sql.raw(NAMES.map((name) => `${name} = excluded.${name}`).join(', '))
+
 /**
  * Stores changed executions and their events in one statement. A row that somebody else changed since it was read, or whose
  * client has another session than the change needs, is left alone: the answer names the rows that were stored.
  */
 export async function storeExecutions(db: Db, changes: ExecutionChange[]): Promise<ExecutionKey[]> {
-  const input = changes.map(({ commandId, clientId, version, guardEpoch, state }) => ({
-    command_id: commandId,
-    client_id: clientId,
-    version,
-    guard: guardEpoch,
-    status: state.status,
-    attempt: state.attempt,
-    epoch: state.epoch,
-    handovers: state.handovers,
-    silent_attempts: state.silentAttempts,
-    completed_before: state.completedBefore,
-    cancel_requested_at: instant(state.cancelRequestedAt),
-    cancel_reason: state.cancelReason,
-    not_before: instant(state.notBefore),
-    expires_at: instant(state.expiresAt),
-    deadline: instant(state.deadline),
-    progress: state.progress,
-    result: state.result,
-    error: state.error,
-    queued_at: instant(state.queuedAt),
-    delivered_at: instant(state.deliveredAt),
-    started_at: instant(state.startedAt),
-    completed_at: instant(state.completedAt),
-  }))
+  const input = changes.map(({ commandId, clientId, version, guardEpoch, state }) => {
+    const row: Record<string, unknown> = { command_id: commandId, client_id: clientId, version, guard: guardEpoch }
+    for (const name of NAMES) row[name] = CHANGED[name]?.[1](state)
+    return row
+  })
   const events = changes.flatMap(({ commandId, clientId, events: drafts }) =>
     drafts.map(({ type, attempt, data }) => ({ type, command_id: commandId, client_id: clientId, attempt, data })),
   )
   // Rows are locked in key order, clients before executions: two nodes never wait for each other.
   const stored = await sql<{ command_id: string; client_id: string }>`
     with input as (
-      select * from ${rows(input)} as i(
-        command_id uuid, client_id text, version integer, guard bigint, status text, attempt integer, epoch bigint,
-        handovers jsonb, silent_attempts integer[], completed_before jsonb, cancel_requested_at timestamptz, cancel_reason text,
-        not_before timestamptz, expires_at timestamptz, deadline timestamptz, progress json, result json, error json, queued_at timestamptz,
-        delivered_at timestamptz, started_at timestamptz, completed_at timestamptz)
+      select * from ${rows(input)} as i(command_id uuid, client_id text, version integer, guard bigint, ${TYPED})
     ),
-    sessions as (
-      select k.id, k.session_epoch from clients k
-      where k.id in (select client_id from input where guard is not null) order by k.id for no key update
+    sessions as materialized (
+      select k.id, k.session_epoch
+      from (select distinct client_id from input where guard is not null order by client_id) g
+      cross join lateral (select id, session_epoch from clients where id = g.client_id for no key update) k
     ),
-    locked as (
-      select e.command_id, e.client_id
-      from input i join executions e on e.command_id = i.command_id and e.client_id = i.client_id
-      left join sessions s on s.id = i.client_id
-      where e.version = i.version and (i.guard is null or s.session_epoch = i.guard)
-      order by e.command_id, e.client_id for update of e
+    locked as materialized (
+      select i.*
+      from (
+        select i.* from input i left join sessions s on s.id = i.client_id
+        where i.guard is null or s.session_epoch = i.guard order by i.command_id, i.client_id
+      ) i
+      cross join lateral (
+        select 1 from executions where command_id = i.command_id and client_id = i.client_id and version = i.version for update
+      ) e
     ),
+    -- They are all there, and locked: an update by key, for which there is no other plan.
     stored as (
-      update executions e set
-        version = e.version + 1, status = i.status, attempt = i.attempt, epoch = i.epoch, handovers = i.handovers,
-        silent_attempts = i.silent_attempts, completed_before = i.completed_before, cancel_requested_at = i.cancel_requested_at,
-        cancel_reason = i.cancel_reason, not_before = i.not_before, expires_at = i.expires_at, deadline = i.deadline, progress = i.progress,
-        result = i.result, error = i.error, queued_at = i.queued_at, delivered_at = i.delivered_at,
-        started_at = i.started_at, completed_at = i.completed_at
-      from input i join locked l on l.command_id = i.command_id and l.client_id = i.client_id
-      where e.command_id = i.command_id and e.client_id = i.client_id and e.version = i.version
+      insert into executions as e (command_id, client_id, version, priority, ${COLUMNS})
+      select command_id, client_id, version + 1, 0, ${COLUMNS} from locked
+      on conflict (command_id, client_id) do update set version = excluded.version, ${ASSIGNED}
       returning e.command_id, e.client_id
     ),
     logged as (

@@ -1,4 +1,5 @@
 import { type RawBuilder, sql } from 'kysely'
+import { pendingOf } from './client-work.ts'
 import { SHARES, taken } from './quotas.ts'
 
 // The part of the statement that stores commands that says which of them may be stored, and for whom.
@@ -11,12 +12,15 @@ import { SHARES, taken } from './quotas.ts'
 export const targetsOf = (maxPendingPerClient: number, lock: RawBuilder<unknown>) => sql`
   single as materialized (
     select i.id, i.priority, i.ord, i.takes_place, k.id as client_id, k.disabled, k.session_epoch is not null and not k.silent as online
-    from input i join clients k on k.id = i.client_id and k.deleted_at is null where i.kind = 'client' ${lock}
+    from input i cross join lateral (select * from clients where id = i.client_id and deleted_at is null offset 0 ${lock}) k
+    where i.kind = 'client'
   ),
   zoned as materialized (
     select i.id, i.priority, i.ord, i.takes_place, k.id as client_id, k.disabled, k.session_epoch is not null and not k.silent as online
-    from input i join zone_members z on z.zone = i.zone join clients k on k.id = z.client_id and k.deleted_at is null
-    where i.kind = 'zone' ${lock}
+    from input i
+    cross join lateral (select client_id from zone_members where zone = i.zone order by client_id offset 0) z
+    cross join lateral (select * from clients where id = z.client_id and deleted_at is null offset 0 ${lock}) k
+    where i.kind = 'zone'
   ),
   everyone as materialized (
     select i.id, i.priority, i.ord, i.takes_place, k.id as client_id, k.disabled, k.session_epoch is not null and not k.silent as online
@@ -24,7 +28,7 @@ export const targetsOf = (maxPendingPerClient: number, lock: RawBuilder<unknown>
   ),
   members as (select * from single union all select * from zoned union all select * from everyone),
   waiting as materialized (
-    select m.client_id, (select count(*)::integer from executions e where e.client_id = m.client_id and e.status = 'pending') as pending
+    select m.client_id, (select count(*)::integer from ${pendingOf(sql`m.client_id`)} e) as pending
     from (select distinct client_id from members) m
   ),
   targets as materialized (
@@ -48,7 +52,7 @@ export const targetsOf = (maxPendingPerClient: number, lock: RawBuilder<unknown>
  * Whoever deletes or disables a client (`for update`, db/clients.ts) comes before this command or finds it. Presence and claims
  * do not wait for this lock, nor it for them.
  */
-export const AGAINST_DELETION = sql`for key share of k`
+export const AGAINST_DELETION = sql`for key share`
 
 /** What stands against a command, as far as its targets and its times say. */
 const FAULT = sql`

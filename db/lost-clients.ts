@@ -1,4 +1,5 @@
 import { sql } from 'kysely'
+import { openOf, pendingOf } from './client-work.ts'
 import type { Db } from './connect.ts'
 
 /** Some clients in the order of their ids, looked at for what their alerts should be. */
@@ -14,10 +15,9 @@ export interface ClientSlice {
 /** `at_qos_0`: refused for its subscription; whether that was granted meanwhile is for whoever has the session to say. */
 export type Over = 'deleted' | 'back' | 'nothing_waits' | 'at_qos_0'
 
-/** Work that is not settled: two conditions, so that each finds its partial index. */
+/** Work that is not settled. */
 const HAS_WORK = (clientId: string) => sql`(
-  exists (select 1 from executions e where e.client_id = ${sql.ref(clientId)} and e.status = 'pending')
-  or exists (select 1 from executions e where e.client_id = ${sql.ref(clientId)} and e.status in ('queued', 'delivered', 'running')))`
+  exists (select 1 from ${pendingOf(sql.ref(clientId))} e) or exists (select 1 from ${openOf(sql.ref(clientId))} e))`
 
 /**
  * Looks at `limit` clients behind `after`. Presence changes with every connection and has no index, so that the fleet is looked

@@ -1,4 +1,5 @@
 import { sql } from 'kysely'
+import { pendingOf } from './client-work.ts'
 import type { Db } from './connect.ts'
 import type { ExecutionKey } from './executions.ts'
 import { rows } from './rows.ts'
@@ -41,9 +42,9 @@ export async function findNeglectedSessions(
     claimable: boolean
   }>`
     select s.client_id, s.epoch, k.session_epoch is distinct from s.epoch as superseded,
-      exists (select 1 from executions e where e.client_id = s.client_id and e.status = 'pending' and e.not_before is null) as claimable
+      exists (select 1 from ${pendingOf(sql`s.client_id`)} e where e.not_before is null) as claimable
     from ${rows(sessions.map(({ clientId, epoch }) => ({ client_id: clientId, epoch })))} as s(client_id text, epoch bigint)
-    left join clients k on k.id = s.client_id`.execute(db)
+    left join lateral (select session_epoch from clients where id = s.client_id offset 0) k on true`.execute(db)
   return found.rows
     .filter((row) => row.superseded || row.claimable)
     .map((row) => ({ clientId: row.client_id, epoch: row.epoch, superseded: row.superseded }))
