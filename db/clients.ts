@@ -158,7 +158,7 @@ export async function openSessions(db: Db, node: string, clientIds: string[]): P
     opened as (
       update clients k set session_epoch = nextval('session_epochs'), session_node = ${node}, silent = false,
         presence_since = clock_timestamp(), last_seen_at = clock_timestamp()
-      from locked l where k.id = l.id
+      where k.id = any(array(select id from locked))
       returning k.id, k.session_epoch
     ),
     logged as (
@@ -176,17 +176,23 @@ export async function closeSessions(
 ): Promise<Map<string, string>> {
   const found = await sql<{ id: string; presence_since: Date }>`
     with locked as (
-      select k.id, k.session_epoch as epoch
-      from ${rows(sessions.map((session) => ({ id: session.clientId, epoch: session.epoch })))} as s(id text, epoch bigint)
-      join clients k on k.id = s.id and k.session_epoch = s.epoch order by k.id for no key update of k
+      select k.id, k.epoch
+      from (
+        select * from ${rows(sessions.map((session) => ({ id: session.clientId, epoch: session.epoch })))} as s(id text, epoch bigint)
+        order by id
+      ) s
+      cross join lateral (
+        select id, session_epoch as epoch from clients where id = s.id and session_epoch = s.epoch for no key update
+      ) k
     ),
     closed as (
       update clients k set session_epoch = null, session_node = null, presence_since = clock_timestamp(), last_seen_at = clock_timestamp()
-      from locked l where k.id = l.id
-      returning k.id, k.presence_since, k.deleted_at, l.epoch
+      where k.id = any(array(select id from locked))
+      returning k.id, k.presence_since, k.deleted_at
     ),
     logged as (
-      insert into events (type, client_id, data) select 'client.offline', id, jsonb_build_object('epoch', epoch) from closed
+      insert into events (type, client_id, data)
+      select 'client.offline', c.id, jsonb_build_object('epoch', l.epoch) from closed c join locked l on l.id = c.id
     )
     select id, presence_since from closed where deleted_at is null`.execute(db)
   return new Map(found.rows.map((row) => [row.id, row.presence_since.toISOString()]))
@@ -215,9 +221,11 @@ export async function storeReported(
   const latest = new Map(statuses.map((status) => [status.clientId, status.reported]))
   await sql`
     with input as (select * from ${rows([...latest].map(([id, reported]) => ({ id, reported })))} as i(id text, reported jsonb)),
-    locked as (select k.id from clients k where k.id in (select id from input) order by k.id for no key update)
+    locked as (
+      select id from clients where id = any(array(select id from input)) order by id for no key update
+    )
     update clients k set reported = i.reported, last_seen_at = clock_timestamp()
-    from input i join locked l on l.id = i.id where k.id = i.id`.execute(db)
+    from input i where k.id = any(array(select id from locked)) and k.id = i.id`.execute(db)
 }
 
 export interface RetainedClient {
