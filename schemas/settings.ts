@@ -128,7 +128,7 @@ export const Settings = z.object({
     'sockets of one address that wait for their turn; more are closed',
   ),
   MQTT_ADMISSION_SECONDS: seconds(30).describe('a socket that has waited this long for its turn is closed'),
-  MQTT_FAILED_LOGINS_PER_MINUTE: count(30).describe(
+  MQTT_LOGIN_FAILURES_PER_MINUTE: count(30).describe(
     'failed logins of one address, or of one name, that are answered at once; further ones are answered late. A right key always gets in',
   ),
   MQTT_FAILED_LOGIN_DELAY_SECONDS: seconds(2).describe('how late'),
