@@ -169,6 +169,7 @@ export function createControl(deps: ControlDeps): Control {
     refusals,
     intervalSeconds: settings.SWEEP_INTERVAL_SECONDS,
     clientLostSeconds: settings.ALERT_CLIENT_LOST_SECONDS,
+    securityQuietSeconds: settings.ALERT_SECURITY_QUIET_SECONDS,
     feedLagSeconds: settings.ALERT_FEED_LAG_SECONDS,
   })
   const retention = createRetention({

@@ -5,6 +5,7 @@ import { up as firstCommand } from './migrations/0001-first-command.ts'
 import { up as groups } from './migrations/0002-groups.ts'
 import { up as alerts } from './migrations/0003-alerts.ts'
 import { up as governance } from './migrations/0005-governance.ts'
+import { up as severeSecurityEvents } from './migrations/0008-severe-security-events.ts'
 
 /** Frozen once released: a change is a new number. */
 const MIGRATIONS: Record<string, Migration> = {
@@ -12,6 +13,7 @@ const MIGRATIONS: Record<string, Migration> = {
   '0002-groups': { up: groups },
   '0003-alerts': { up: alerts },
   '0005-governance': { up: governance },
+  '0008-severe-security-events': { up: severeSecurityEvents },
 }
 
 /**

@@ -81,6 +81,9 @@ export const Settings = z.object({
     'how often expiries, timeouts, work that the fast path missed and reasons for alerts are looked for',
   ),
   ALERT_CLIENT_LOST_SECONDS: seconds(60).describe('offline for longer than this while work waits: an alert'),
+  ALERT_SECURITY_QUIET_SECONDS: seconds(3600).describe(
+    'an alert of a security event that somebody has acknowledged ends when it was not noticed again for this long',
+  ),
   ALERT_FEED_LAG_SECONDS: seconds(10).describe(
     'event feed held back for longer than this: an alert, and /health says degraded',
   ),
