@@ -177,6 +177,7 @@ export function createControl(deps: ControlDeps): Control {
     log,
     metrics,
     days: settings.RETENTION_DAYS,
+    auditDays: settings.AUDIT_KEEP_DAYS,
     batch: settings.RETENTION_BATCH,
     intervalSeconds: settings.RETENTION_INTERVAL_SECONDS,
   })

@@ -92,11 +92,12 @@ export const Settings = z.object({
   ),
   IDEMPOTENCY_KEY_SECONDS: count(86_400).describe('how long an Idempotency-Key is remembered'),
   RETENTION_DAYS: count(90, 0, 36_500).describe(
-    'commands that ended longer ago are removed with their history, and so are events of no command; 0 keeps everything',
+    'commands that ended longer ago are removed with their history, and so are resolved alerts and events of no command; 0 keeps all of it',
   ),
   RETENTION_BATCH: count(500, 1, 100_000).describe(
-    'executions that one transaction removes at most; the executions of one command are not divided',
+    'executions that one transaction removes at most, or alerts, or audit rows; the executions of one command are not divided',
   ),
+  AUDIT_KEEP_DAYS: count(0, 0, 36_500).describe('audit rows that are older are removed; 0 keeps them for good'),
   RETENTION_INTERVAL_SECONDS: seconds(60).describe('how often what has become old is looked for'),
   MAX_PAYLOAD_BYTES: count(262_144).describe(
     'largest payload of a command or an MQTT message, as JSON in UTF-8; a packet may be larger by its topic',
