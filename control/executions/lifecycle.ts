@@ -26,8 +26,9 @@ export type Input =
   | { type: 'cancel'; reason: string | null; by?: string }
   /** A principal permits another run of what did not succeed; `ttlSeconds`: its time to live starts anew. */
   | { type: 'retry'; ttlSeconds: number; by?: string }
-  /** A principal's word about an outcome that nobody can tell. */
+  /** A principal's word about an outcome that nobody can tell: what it was, or that it may run again. */
   | { type: 'resolve'; outcome: 'completed' | 'failed'; note: string; by?: string }
+  | { type: 'resolve'; outcome: 'retry'; ttlSeconds: number; note: string; by?: string }
   /** The client is deleted: nobody will ever report. */
   | { type: 'abandon' }
   | { type: 'due' }
@@ -287,7 +288,11 @@ function cancel(state: ExecutionState, { reason, by }: InputOf<'cancel'>, contex
 }
 
 /** Only a principal permits a second run of an at_most_once action; the older attempt's late report still counts. */
-function retry(state: ExecutionState, { ttlSeconds, by }: InputOf<'retry'>, context: Context): Transition {
+function retry(
+  state: ExecutionState,
+  { ttlSeconds, by }: Omit<InputOf<'retry'>, 'type'>,
+  context: Context,
+): Transition {
   if (!(RETRYABLE as Status[]).includes(state.status)) return still(state)
   const silent = firstJournal(state, state.attempt) !== undefined && state.status === 'outcome_unknown'
   const next: ExecutionState = {
@@ -300,10 +305,12 @@ function retry(state: ExecutionState, { ttlSeconds, by }: InputOf<'retry'>, cont
   return { state: next, events: [event(next, 'execution.retried', { after: state.status, ...saidBy(by) })] }
 }
 
-function resolve(state: ExecutionState, { outcome, note, by }: InputOf<'resolve'>, context: Context): Transition {
+function resolve(state: ExecutionState, word: InputOf<'resolve'>, context: Context): Transition {
   if (state.status !== 'outcome_unknown') return still(state)
-  const error = outcome === 'failed' ? { code: 'RESOLVED', message: note } : null
+  const { outcome, note, by } = word
   const resolved = event(state, 'execution.resolved', { outcome, note, ...saidBy(by) })
+  if (outcome === 'retry') return after(resolved, retry(state, word, context))
+  const error = outcome === 'failed' ? { code: 'RESOLVED', message: note } : null
   return after(resolved, settle({ ...state, completedBefore: null }, outcome, context, { error }))
 }
 

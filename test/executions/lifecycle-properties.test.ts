@@ -10,6 +10,9 @@ const position = (state: ExecutionState): number => state.attempt * 100 + rank(s
 
 const isPrincipals = ({ input }: Taken): boolean => input.type === 'retry' || input.type === 'resolve'
 
+const permitsAnother = ({ input, before, state }: Taken): boolean =>
+  state !== before && (input.type === 'retry' || (input.type === 'resolve' && input.outcome === 'retry'))
+
 /** Whatever is done in whatever order, to either delivery class. */
 const always = (holds: (taken: Taken[], end: ExecutionState, kind: ExecutionState['delivery']) => void): void =>
   fc.assert(
@@ -48,7 +51,7 @@ test('a terminal status never changes, but when a principal permits another atte
 
 test('at_most_once gets no second attempt without a principal, and at_least_once none beyond its retries', () => {
   always((taken, end, kind) => {
-    const permitted = taken.filter(({ input, before, state }) => input.type === 'retry' && state !== before).length
+    const permitted = taken.filter(permitsAnother).length
     const automatic = kind === 'at_most_once' ? 0 : end.maxRetries
     expect(end.attempt).toBeLessThanOrEqual(1 + automatic + permitted)
   })

@@ -207,6 +207,24 @@ describe('time (rules 1, 5)', () => {
     expect(expire(applied(told, retry)).status).toBe('expired')
   })
 
+  test('another run instead of a word about the outcome is permitted only where nobody can tell', () => {
+    const word: Input = { type: 'resolve', outcome: 'retry', ttlSeconds: 1, note: 'nothing was printed' }
+    const unknown = timeUp(applied(fresh('at_most_once'), claim(), puback()))
+    expect(unknown.status).toBe('outcome_unknown')
+    const { state, events } = transition(unknown, word, context)
+    expect(state).toMatchObject({ status: 'pending', attempt: 2, silentAttempts: [1], expiresAt: 2000 })
+    expect(events.map(({ type, attempt }) => [type, attempt])).toEqual([
+      ['execution.resolved', 1],
+      ['execution.retried', 2],
+    ])
+    // A late report was faster: what it said stands, though a retry would be permitted.
+    for (const status of ['failed', 'completed'] as const) {
+      const late = applied(unknown, say({ status }))
+      expect(late.status).toBe(status)
+      expect(transition(late, word, context)).toEqual({ state: late, events: [] })
+    }
+  })
+
   test('the wait before the next attempt is a random part of a doubling bound', () => {
     const slow: Context = { now: 0, backoff: { baseSeconds: 4, maxSeconds: 10 }, random: () => 0.5 }
     const failed = (state: ExecutionState) =>

@@ -47,6 +47,12 @@ export const named: fc.Arbitrary<Input> = fc.oneof(
     outcome: fc.constantFrom('completed' as const, 'failed' as const),
     note: fc.constant('looked'),
   }),
+  fc.record({
+    type: type('resolve'),
+    outcome: fc.constant('retry' as const),
+    ttlSeconds: fc.constantFrom(1, 1_000_000),
+    note: fc.constant('looked'),
+  }),
   fc.constantFrom<Input>({ type: 'expire' }, { type: 'timeout' }, { type: 'due' }, { type: 'abandon' }),
 )
 
