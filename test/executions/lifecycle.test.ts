@@ -1,5 +1,7 @@
 import { describe, expect, test } from 'vitest'
-import { type Context, type Input, newExecution, transition } from '../../control/executions/lifecycle.ts'
+import type { Context } from '../../control/executions/endings.ts'
+import { type Input, transition } from '../../control/executions/lifecycle.ts'
+import { newExecution } from '../../control/executions/states.ts'
 import type { ExecutionState } from '../../db/executions.ts'
 import type { Report } from '../../schemas/messages.ts'
 

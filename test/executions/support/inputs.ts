@@ -1,12 +1,7 @@
 import fc from 'fast-check'
-import {
-  type Context,
-  type Input,
-  inFlight,
-  newExecution,
-  type Transition,
-  transition,
-} from '../../../control/executions/lifecycle.ts'
+import type { Context, Transition } from '../../../control/executions/endings.ts'
+import { type Input, transition } from '../../../control/executions/lifecycle.ts'
+import { inFlight, newExecution } from '../../../control/executions/states.ts'
 import type { ExecutionState } from '../../../db/executions.ts'
 import { isSettled, isTerminal } from '../../../schemas/executions.ts'
 import { ReportStatus } from '../../../schemas/messages.ts'
