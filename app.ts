@@ -50,9 +50,10 @@ export function createApp(settings: Settings, overrides: Overrides = {}): App {
 
   async function start(): Promise<Addresses> {
     try {
-      const { db, shown } = await openDatabase(settings, log, started)
-      const applied = await migrate(db)
+      const { connection, shown } = await findDatabase(settings, log, started)
+      const applied = await migrate({ connection, timeoutSeconds: settings.DATABASE_TIMEOUT_SECONDS })
       if (applied.length > 0) log.info({ migrations: applied }, 'schema is up to date')
+      const db = openDatabase(connection, settings, log, started)
       const newAdminToken = await bootstrapAdministrator(db, settings.ADMIN_TOKEN)
 
       const broker: Broker = createBroker({ settings, log })
@@ -99,8 +100,8 @@ export function createApp(settings: Settings, overrides: Overrides = {}): App {
 /** Brings the schema up to date and ends; answers the migrations that were missing. */
 export async function migrateOnly(settings: Settings): Promise<string[]> {
   await using opened = new AsyncDisposableStack()
-  const { db } = await openDatabase(settings, quietLog(), opened)
-  return await migrate(db)
+  const { connection } = await findDatabase(settings, quietLog(), opened)
+  return await migrate({ connection, timeoutSeconds: settings.DATABASE_TIMEOUT_SECONDS })
 }
 
 /**
@@ -111,7 +112,8 @@ export async function tryDatabase(settings: Settings): Promise<{ version: number
   await using opened = new AsyncDisposableStack()
   const folder = await mkdtemp(join(tmpdir(), 'signalbox-doctor-'))
   opened.defer(() => rm(folder, { recursive: true, force: true }))
-  const { db, shown } = await openDatabase({ ...settings, DATA_DIR: folder }, quietLog(), opened)
+  const { connection, shown } = await findDatabase({ ...settings, DATA_DIR: folder }, quietLog(), opened)
+  const db = openDatabase(connection, settings, quietLog(), opened)
   const { rows } = await sql<{ version: number }>`select current_setting('server_version_num')::int as version`.execute(
     db,
   )
@@ -139,31 +141,37 @@ const quietLog = (): Logger => createLog('error', pino.destination(2))
 export const createLog = (level: string, destination: DestinationStream): Logger =>
   pino({ level, hooks: { streamWrite: withoutSecrets } }, destination)
 
-async function openDatabase(
+/** Where the database is: the one of DATABASE_URL, or an embedded one that is started for it. */
+async function findDatabase(
+  { DATABASE_URL, DATA_DIR }: Settings,
+  log: Logger,
+  started: AsyncDisposableStack,
+): Promise<{ connection: ConnectOptions['connection']; shown: string }> {
+  if (DATABASE_URL !== undefined) return { connection: DATABASE_URL, shown: withoutPassword(DATABASE_URL) }
+  const postgres = await startEmbeddedPostgres({ dataDir: join(resolve(DATA_DIR), 'postgres'), log })
+  started.defer(() => postgres.stop())
+  return { connection: postgres.connection, shown: postgres.url }
+}
+
+function openDatabase(
+  connection: ConnectOptions['connection'],
   settings: Settings,
   log: Logger,
   started: AsyncDisposableStack,
-): Promise<{ db: Db; shown: string }> {
-  const { DATABASE_URL, DATA_DIR } = settings
-  const connect = (connection: ConnectOptions['connection']): Db => {
-    let closing = false
-    const db = connectDatabase({
-      connection,
-      poolSize: settings.DATABASE_POOL,
-      timeoutSeconds: settings.DATABASE_TIMEOUT_SECONDS,
-      // The embedded server may be gone before the last idle connection has noticed that it was closed.
-      onIdleError: (error) => closing || log.warn({ reason: error.message }, 'database connection lost'),
-    })
-    started.defer(() => {
-      closing = true
-      return db.destroy()
-    })
-    return db
-  }
-  if (DATABASE_URL !== undefined) return { db: connect(DATABASE_URL), shown: withoutPassword(DATABASE_URL) }
-  const postgres = await startEmbeddedPostgres({ dataDir: join(resolve(DATA_DIR), 'postgres'), log })
-  started.defer(() => postgres.stop())
-  return { db: connect(postgres.connection), shown: postgres.url }
+): Db {
+  let closing = false
+  const db = connectDatabase({
+    connection,
+    poolSize: settings.DATABASE_POOL,
+    timeoutSeconds: settings.DATABASE_TIMEOUT_SECONDS,
+    // The embedded server may be gone before the last idle connection has noticed that it was closed.
+    onIdleError: (error) => closing || log.warn({ reason: error.message }, 'database connection lost'),
+  })
+  started.defer(() => {
+    closing = true
+    return db.destroy()
+  })
+  return db
 }
 
 const shownHost = (address: string): string => (address.includes(':') ? `[${address}]` : address)

@@ -5,7 +5,7 @@ import { type Actor, plainAddress } from '../control/access/actor.ts'
 import type { ClientCredential } from '../control/access/authenticate.ts'
 import { authorize, type Permission } from '../control/access/permissions.ts'
 import type { Control } from '../control/control.ts'
-import { AppError, invalidInput } from '../schemas/errors.ts'
+import { AppError, invalidInput, LimitError } from '../schemas/errors.ts'
 import { jsonFault } from '../schemas/json.ts'
 
 /** What a handler gets: parsed and authorised. */
@@ -163,7 +163,9 @@ async function authenticate(
     const principal = await authenticator.principal(secret, address)
     if (principal) return { actor: { principal, address, requestId: ctx.state.requestId } }
   }
-  throw (await loginThrottle.failed(address)) ?? unauthorized(`The ${what} is not valid.`)
+  const limit = await loginThrottle.failed(address)
+  if (!limit) throw unauthorized(`The ${what} is not valid.`)
+  throw new LimitError('RATE_LIMIT', 'Too many wrong keys and tokens from your address.', [limit], limit.resetSeconds)
 }
 
 const unauthorized = (message: string): AppError => new AppError('UNAUTHORIZED', message)

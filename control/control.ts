@@ -18,7 +18,7 @@ import { createWatch, type Watch } from './commands/await-command.ts'
 import { type CreateCommandDeps, createCommandInserts } from './commands/create-command.ts'
 import { createDispatch, type Dispatch } from './executions/dispatch.ts'
 import { createLedger, type Ledger } from './executions/ledger.ts'
-import { inFlight } from './executions/lifecycle.ts'
+import { inFlight } from './executions/states.ts'
 import { createSweeper } from './executions/sweeper.ts'
 import { createMetrics, type Metrics } from './metrics/metrics.ts'
 import { observeDatabase, observeSessions } from './metrics/observed.ts'
@@ -169,6 +169,7 @@ export function createControl(deps: ControlDeps): Control {
     refusals,
     intervalSeconds: settings.SWEEP_INTERVAL_SECONDS,
     clientLostSeconds: settings.ALERT_CLIENT_LOST_SECONDS,
+    securityQuietSeconds: settings.ALERT_SECURITY_QUIET_SECONDS,
     feedLagSeconds: settings.ALERT_FEED_LAG_SECONDS,
   })
   const retention = createRetention({
@@ -176,6 +177,7 @@ export function createControl(deps: ControlDeps): Control {
     log,
     metrics,
     days: settings.RETENTION_DAYS,
+    auditDays: settings.AUDIT_KEEP_DAYS,
     batch: settings.RETENTION_BATCH,
     intervalSeconds: settings.RETENTION_INTERVAL_SECONDS,
   })

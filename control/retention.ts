@@ -1,22 +1,26 @@
 import type { Logger } from 'pino'
 import { type Db, isBadValue } from '../db/connect.ts'
 import {
-  BEFORE_ALL_COMMANDS,
+  BEFORE_ALL,
   deleteCommands,
+  deleteOldAlerts,
+  deleteOldAudit,
   deleteOldEvents,
   findOldCommands,
   type OldCommand,
 } from '../db/retention.ts'
 import { type Clock, createClock } from './clock.ts'
-import type { Metrics } from './metrics/metrics.ts'
+import type { Metrics, Removable } from './metrics/metrics.ts'
 
 export interface RetentionDeps {
   db: Db
   log: Logger
   metrics: Metrics
-  /** 0: everything is kept. */
+  /** 0: everything but the audit is kept. */
   days: number
-  /** Executions that one transaction removes at most; a command's are not divided. */
+  /** 0: the audit is kept. */
+  auditDays: number
+  /** Executions that one transaction removes at most, or alerts, or audit rows; a command's are not divided. */
   batch: number
   intervalSeconds: number
 }
@@ -24,25 +28,24 @@ export interface RetentionDeps {
 /** An execution has about five events: so many times the batch is rarely reached. */
 const EVENTS_PER_EXECUTION = 10
 
-/** Removes what was settled long ago, little by little, so that history slows nothing down. */
+/** Removes what was over long ago, little by little, so that history slows nothing down. */
 export function createRetention(deps: RetentionDeps): Clock {
-  const { db, log, metrics, days, batch, intervalSeconds } = deps
+  const { db, log, metrics, days, auditDays, batch, intervalSeconds } = deps
   let stopped = false
-
-  /** Where this pass over what is old goes on, oldest first; undefined where it has come to the end. */
-  let commandsFrom: string | undefined = BEFORE_ALL_COMMANDS
-  let eventsFrom: number | undefined = 0
   /** Since the log last said so. */
-  const total = { commands: 0, executions: 0, events: 0 }
+  const total: Partial<Record<Removable, number>> = {}
 
-  function count(gone: typeof total): void {
-    metrics.removed(gone)
-    total.commands += gone.commands
-    total.executions += gone.executions
-    total.events += gone.events
+  function count(gone: Partial<Record<Removable, number>>): void {
+    for (const [kind, rows] of Object.entries(gone) as [Removable, number][]) {
+      if (rows === 0) continue
+      metrics.removed(kind, rows)
+      total[kind] = (total[kind] ?? 0) + rows
+    }
   }
 
-  /** One step; answers where the next one begins. What has to stay is looked at once in a pass. */
+  const removedSoFar = (): number => Object.values(total).reduce((sum, rows) => sum + rows, 0)
+
+  /** What has to stay is looked at once in a pass. */
   async function removeCommands(from: string): Promise<string | undefined> {
     const found = await findOldCommands(db, from, days, batch)
     const step = firstOf(found, batch)
@@ -78,44 +81,75 @@ export function createRetention(deps: RetentionDeps): Clock {
 
   async function removeEvents(from: number): Promise<number | undefined> {
     const { last, events } = await deleteOldEvents(db, from, days, batch * EVENTS_PER_EXECUTION)
-    count({ commands: 0, executions: 0, events })
+    count({ events })
     return last
   }
 
-  /** Both, one step each; answers whether there is more of the pass. */
-  async function step(): Promise<boolean> {
-    if (commandsFrom !== undefined) commandsFrom = await removeCommands(commandsFrom)
-    if (eventsFrom !== undefined) eventsFrom = await removeEvents(eventsFrom)
-    if (commandsFrom !== undefined || eventsFrom !== undefined) return true
-    commandsFrom = BEFORE_ALL_COMMANDS
-    eventsFrom = 0
-    return false
+  async function removeAlerts(from: string): Promise<string | undefined> {
+    const { last, alerts } = await deleteOldAlerts(db, from, days, batch)
+    count({ alerts })
+    return last
   }
+
+  async function removeAudit(): Promise<true | undefined> {
+    const audit = await deleteOldAudit(db, auditDays, batch)
+    count({ audit })
+    return audit === batch || undefined
+  }
+
+  const parts = [
+    ...(days > 0
+      ? [partOf(BEFORE_ALL, removeCommands), partOf(0, removeEvents), partOf(BEFORE_ALL, removeAlerts)]
+      : []),
+    ...(auditDays > 0 ? [partOf(true, removeAudit)] : []),
+  ]
 
   async function pass(rest: (ms: number) => void): Promise<void> {
     const start = performance.now()
-    const before = total.commands + total.events
-    const more = await step()
-    const idle = total.commands + total.events === before
+    const before = removedSoFar()
+    for (const part of parts) await part.step()
+    const idle = removedSoFar() === before
     // While there is more it rests as long as it worked; longer where it only looked at what has to stay.
-    if (more) rest((performance.now() - start) * (idle ? 9 : 1))
-    else tell()
+    if (parts.some((part) => !part.isOver())) return rest((performance.now() - start) * (idle ? 9 : 1))
+    for (const part of parts) part.begin()
+    tell()
   }
 
   function tell(): void {
-    if (total.commands + total.events === 0) return
-    log.debug({ days, ...total }, 'what was older than RETENTION_DAYS is removed')
-    Object.assign(total, { commands: 0, executions: 0, events: 0 })
+    if (removedSoFar() === 0) return
+    log.debug({ days, auditDays, ...total }, 'what was old enough is removed')
+    for (const kind of Object.keys(total)) delete total[kind as Removable]
   }
 
   const clock = createClock({ what: 'retention', log, intervalSeconds, pass })
   return {
     start() {
-      if (days > 0) clock.start()
+      if (parts.length > 0) clock.start()
     },
     stop() {
       stopped = true
       return clock.stop()
+    },
+  }
+}
+
+/** One kind of what becomes old: a pass over it goes on, oldest first, where its last step ended. */
+interface Part {
+  step(): Promise<void>
+  isOver(): boolean
+  begin(): void
+}
+
+/** `step` answers where the next one begins; undefined where it has come to the end. */
+function partOf<From>(beginning: From, step: (from: From) => Promise<From | undefined>): Part {
+  let from: From | undefined = beginning
+  return {
+    async step() {
+      if (from !== undefined) from = await step(from)
+    },
+    isOver: () => from === undefined,
+    begin() {
+      from = beginning
     },
   }
 }

@@ -1,4 +1,5 @@
 import { sql } from 'kysely'
+import type { AlertKind } from '../schemas/alerts.ts'
 import type { Target } from '../schemas/commands.ts'
 import type { EventType } from '../schemas/events.ts'
 import type { Db } from './connect.ts'
@@ -126,6 +127,21 @@ export async function findForgottenDoubts(db: Db, limit: number): Promise<string
       and (select e.command_id from executions e where e.command_id = a.command_id limit 1) is null
     limit ${limit}`.execute(db)
   return found.rows.map((row) => row.command_id)
+}
+
+/** Alerts of a kind that somebody has acknowledged and that were last seen longer ago; `lastAt`: ms. */
+export async function findQuietAlerts(
+  db: Db,
+  kind: AlertKind,
+  seconds: number,
+  limit: number,
+): Promise<{ subject: string; lastAt: number }[]> {
+  const found = await sql<{ subject: string; last_at: Date }>`
+    select subject, last_at from alerts
+    where kind = ${kind} and resolved_at is null and acknowledged_at is not null
+      and last_at < clock_timestamp() - make_interval(secs => ${seconds})
+    limit ${limit}`.execute(db)
+  return found.rows.map(({ subject, last_at }) => ({ subject, lastAt: last_at.getTime() }))
 }
 
 /** A refused name that is a client's, and since when its present session is open, ms. */

@@ -63,13 +63,14 @@ export interface AlertChange {
 }
 
 /**
- * Stores alerts, their events and how far the feed was read, in one statement: all of it, or nothing if another follower was
- * faster or somebody ended one of these alerts meanwhile. Answers which.
+ * Stores alerts, their events, how far the feed was read and which security events were told, in one statement: all of it, or
+ * nothing if another follower was faster or somebody ended one of these alerts meanwhile. Answers which.
  */
 export async function storeAlerts(
   db: Db,
   cursor: AlertCursor,
   head: FeedPosition,
+  told: { id: number; count: number }[],
   changes: AlertChange[],
 ): Promise<boolean> {
   const input = changes.map(({ alert, isNew, resolution }) => ({
@@ -88,11 +89,16 @@ export async function storeAlerts(
   }))
   const events = changes.filter(({ isNew, resolution }) => isNew || resolution !== null).map(toEvent)
   const known = changes.filter(({ isNew }) => !isNew).map(({ alert }) => alert.id)
-  // Alerts are locked before the cursor, and nothing after it: followers and whoever acknowledges never wait for each other.
+  // What is told and the alerts are locked before the cursor, and nothing after it: followers and whoever acknowledges never wait
+  // for each other. Security events are locked in the order in which they are stored.
   const stored = await sql`
     with input as (
       select * from ${rows(input)} as i(is_new boolean, id uuid, kind text, subject text, client_id text, command_id uuid,
         severity text, message text, details jsonb, count integer, last_at timestamptz, resolution text)
+    ),
+    told as materialized (
+      select s.id, t.count from ${rows(told.map(({ id, count }) => ({ id, count })))} as t(id bigint, count bigint)
+      join security_events s on s.id = t.id order by s.kind, s.subject, s.minute for update of s
     ),
     locked as materialized (
       select a.id from alerts a where a.id = any(${known}::uuid[]) and a.resolved_at is null
@@ -100,8 +106,12 @@ export async function storeAlerts(
     ),
     moved as (
       update feed_cursors set xid = ${head.xid}::xid8, id = ${head.id}::bigint, version = version + 1
-      where name = 'alerts' and version = ${cursor.version} and (select count(*) from locked) = ${known.length}::bigint
+      where name = 'alerts' and version = ${cursor.version} and (select count(*) from told) = ${told.length}::bigint
+        and (select count(*) from locked) = ${known.length}::bigint
       returning version
+    ),
+    marked as (
+      update security_events s set alerted = t.count from told t cross join moved where s.id = t.id
     ),
     changed as (
       update alerts a set message = i.message, details = i.details, count = i.count, last_at = i.last_at,

@@ -49,6 +49,13 @@ export async function listAlerts(db: Db, filter: ListAlerts, paging: Paging): Pr
   return page(found.rows, paging.limit, (row) => row.id, toAlert)
 }
 
+/** What is not resolved, by kind: from the index of just that, however long the history is. */
+export async function countOpenAlerts(db: Db): Promise<Map<AlertKind, number>> {
+  const found = await sql<{ kind: AlertKind; n: number }>`
+    select kind, count(*) as n from alerts where resolved_at is null group by kind`.execute(db)
+  return new Map(found.rows.map(({ kind, n }) => [kind, n]))
+}
+
 export async function findAlert(db: Db, id: string): Promise<Alert | undefined> {
   const found = await sql<AlertRow>`select * from alerts where id = ${id}`.execute(db)
   return found.rows[0] && toAlert(found.rows[0])

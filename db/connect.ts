@@ -10,6 +10,8 @@ export interface ConnectOptions {
   poolSize: number
   /** No answer for this long counts as down: a connection, a statement. */
   timeoutSeconds: number
+  /** Statements may take as long as they need. */
+  patient?: boolean
   onIdleError(error: Error): unknown
 }
 
@@ -65,7 +67,7 @@ export function connectDatabase(options: ConnectOptions): Db {
     types: { getTypeParser },
     max: options.poolSize,
     connectionTimeoutMillis: options.timeoutSeconds * 1000,
-    query_timeout: options.timeoutSeconds * 1000,
+    ...(options.patient ? {} : { query_timeout: options.timeoutSeconds * 1000 }),
     application_name: 'signalbox',
     keepAlive: true,
     onConnect: (client: pg.PoolClient) => client.query(PLANNER),

@@ -1,9 +1,11 @@
+import { sql } from 'kysely'
 import { type Migration, Migrator } from 'kysely/migration'
-import type { Db } from './connect.ts'
+import { type ConnectOptions, connectDatabase } from './connect.ts'
 import { up as firstCommand } from './migrations/0001-first-command.ts'
 import { up as groups } from './migrations/0002-groups.ts'
 import { up as alerts } from './migrations/0003-alerts.ts'
 import { up as governance } from './migrations/0005-governance.ts'
+import { up as severeSecurityEvents } from './migrations/0008-severe-security-events.ts'
 
 /** Frozen once released: a change is a new number. */
 const MIGRATIONS: Record<string, Migration> = {
@@ -11,12 +13,25 @@ const MIGRATIONS: Record<string, Migration> = {
   '0002-groups': { up: groups },
   '0003-alerts': { up: alerts },
   '0005-governance': { up: governance },
+  '0008-severe-security-events': { up: severeSecurityEvents },
 }
 
-/** Brings the schema up to date. Safe from several nodes at once: Kysely's migrator holds a PostgreSQL advisory lock. */
-export async function migrate(db: Db): Promise<string[]> {
-  const migrator = new Migrator({ db, provider: { getMigrations: async () => MIGRATIONS } })
-  const { error, results = [] } = await migrator.migrateToLatest()
-  if (error) throw error
-  return results.map((result) => result.migrationName)
+/**
+ * Brings the schema up to date. Safe from several nodes at once: Kysely's migrator holds a PostgreSQL advisory lock. It works on a
+ * connection of its own, where no statement has a time limit, neither ours nor PostgreSQL's: an index takes as long as its table
+ * is large, and who comes second waits for the first.
+ */
+export async function migrate(to: Pick<ConnectOptions, 'connection' | 'timeoutSeconds'>): Promise<string[]> {
+  const db = connectDatabase({ ...to, poolSize: 1, patient: true, onIdleError: () => undefined })
+  try {
+    return await db.connection().execute(async (connection) => {
+      await sql`set statement_timeout = 0`.execute(connection)
+      const migrator = new Migrator({ db: connection, provider: { getMigrations: async () => MIGRATIONS } })
+      const { error, results = [] } = await migrator.migrateToLatest()
+      if (error) throw error
+      return results.map((result) => result.migrationName)
+    })
+  } finally {
+    await db.destroy()
+  }
 }

@@ -4,11 +4,13 @@ import type { Db } from './connect.ts'
 /** Everything settled for longer than this may go. */
 const cutoff = (days: number) => sql`(clock_timestamp() - make_interval(days => ${days}::integer))`
 
+/** Ids of commands and alerts are UUIDs of version 7, which are in the order of time: what is old is found without an index for it. */
+export const BEFORE_ALL = '00000000-0000-0000-0000-000000000000'
+const cutoffId = (days: number) =>
+  sql`(select (lpad(to_hex(floor(date_part('epoch', ${cutoff(days)}) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid)`
+
 /** Not `outcome_unknown`: that waits for a principal's word. */
 const TERMINAL = sql`('completed', 'failed', 'rejected', 'cancelled', 'expired')`
-
-/** Command ids are UUIDs of version 7: in the order of their ids commands are in the order of time, without an index for it. */
-export const BEFORE_ALL_COMMANDS = '00000000-0000-0000-0000-000000000000'
 
 export interface OldCommand {
   id: string
@@ -26,8 +28,7 @@ export async function findOldCommands(db: Db, after: string, days: number, limit
         where e.command_id = c.id and (e.status in ${TERMINAL} and e.completed_at < (select ${cutoff(days)})) is not true
       ) as removable
     from commands c
-    where c.id > ${after}::uuid
-      and c.id < (select (lpad(to_hex(floor(date_part('epoch', ${cutoff(days)}) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid)
+    where c.id > ${after}::uuid and c.id < ${cutoffId(days)}
     order by c.id limit ${limit}`.execute(db)
   return found.rows.map(({ id, total, removable }) => ({ id, executions: total, removable }))
 }
@@ -111,4 +112,35 @@ export async function deleteOldEvents(
     )
     select (select max(id) from old) as last, (select count(*)::integer from gone) as events`.execute(db)
   return { last: found.rows[0]?.last ?? undefined, events: found.rows[0]?.events ?? 0 }
+}
+
+/**
+ * Of the next `limit` alerts behind `after` that were opened more than `days` ago, removes those that were resolved that long ago.
+ * Answers the last one that was looked at; undefined at the end of what is old.
+ */
+export async function deleteOldAlerts(
+  db: Db,
+  after: string,
+  days: number,
+  limit: number,
+): Promise<{ last: string | undefined; alerts: number }> {
+  const found = await sql<{ last: string | null; looked: number; alerts: number }>`
+    with next as materialized (
+      select id, resolved_at from alerts where id > ${after}::uuid and id < ${cutoffId(days)} order by id limit ${limit}
+    ),
+    gone as (
+      delete from alerts where id = any(array(select id from next where resolved_at < (select ${cutoff(days)}))) returning 1
+    )
+    select (select id from next order by id desc limit 1) as last, (select count(*)::integer from next) as looked,
+      (select count(*)::integer from gone) as alerts`.execute(db)
+  const { last = null, looked = 0, alerts = 0 } = found.rows[0] ?? {}
+  return { last: looked === limit && last !== null ? last : undefined, alerts }
+}
+
+/** Removes the oldest audit rows that are older than `days`; answers how many. */
+export async function deleteOldAudit(db: Db, days: number, limit: number): Promise<number> {
+  const { numAffectedRows } = await sql`
+    delete from audit where id = any(array(
+      select id from audit where at < (select ${cutoff(days)}) order by at limit ${limit}))`.execute(db)
+  return Number(numAffectedRows)
 }

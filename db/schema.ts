@@ -79,6 +79,7 @@ export interface Database {
     address: string | null
     detail: string
     count: number
+    alerted: Generated<number>
     first_at: Time
     last_at: Time
   }

@@ -18,15 +18,15 @@ export interface NoticedEvents {
   lastAgoMs: number
 }
 
-/** Adds to what is known of each kind, subject and minute; answers the rows that are new. */
-export async function storeSecurityEvents(db: Db, events: NoticedEvents[]): Promise<SecurityEvent[]> {
+/** Adds to what is known of each kind, subject and minute. */
+export async function storeSecurityEvents(db: Db, events: NoticedEvents[]): Promise<void> {
   const input = events.map((event) => ({
     ...event,
     client_id: event.clientId,
     first: event.firstAgoMs,
     last: event.lastAgoMs,
   }))
-  const found = await sql<EventRow & { added: boolean }>`
+  await sql`
     insert into security_events as s (kind, severity, subject, minute, principal, client_id, address, detail, count, first_at, last_at)
     select i.kind, i.severity, i.subject, date_trunc('minute', n.now - make_interval(secs => i.first / 1000)), i.principal,
       i.client_id, i.address, i.detail, i.count, n.now - make_interval(secs => i.first / 1000), n.now - make_interval(secs => i.last / 1000)
@@ -34,9 +34,41 @@ export async function storeSecurityEvents(db: Db, events: NoticedEvents[]): Prom
       count bigint, first float8, last float8), (select clock_timestamp() as now) n
     order by i.kind, i.subject
     on conflict (kind, subject, minute) do update set count = s.count + excluded.count,
-      last_at = greatest(s.last_at, excluded.last_at), detail = excluded.detail, address = excluded.address
-    returning *, xmax = 0 as added`.execute(db)
-  return found.rows.filter((row) => row.added).map(toEvent)
+      last_at = greatest(s.last_at, excluded.last_at), detail = excluded.detail, address = excluded.address`.execute(db)
+}
+
+/** Severe events of one kind, subject and minute that the alerts were not told of, or not of all of them. */
+export interface UntoldEvents {
+  id: number
+  kind: SecurityEventKind
+  subject: string
+  clientId: string | null
+  address: string | null
+  detail: string
+  /** Since the alerts were told last. */
+  more: number
+  /** All of that minute: what the alerts know of once they are stored. */
+  count: number
+  /** Milliseconds. */
+  lastAt: number
+}
+
+/** Marked in the statement that stores the alerts, so that each counts once. */
+export async function readUntoldEvents(db: Db, limit: number): Promise<UntoldEvents[]> {
+  const found = await sql<EventRow & { alerted: number }>`
+    select * from security_events where severity = 'critical' and alerted < count
+    order by kind, subject, minute limit ${limit}`.execute(db)
+  return found.rows.map((row) => ({
+    id: row.id,
+    kind: row.kind as SecurityEventKind,
+    subject: row.subject,
+    clientId: row.client_id,
+    address: row.address,
+    detail: row.detail,
+    more: row.count - row.alerted,
+    count: row.count,
+    lastAt: row.last_at.getTime(),
+  }))
 }
 
 /** Newest first. */

@@ -8,6 +8,8 @@ export const AlertKind = z.enum([
   'command_failed',
   'client_lost',
   'client_refused',
+  /** A security event of severity `critical`. */
+  'security_event',
   /** The event feed is held back. */
   'feed_lag',
 ])
@@ -24,7 +26,7 @@ export const Alert = z.object({
   kind: AlertKind,
   severity: Severity,
   state: AlertState,
-  /** What it is about: a command's id, a client's id, or `feed`. */
+  /** What it is about: a command's id, a client's id, a security event's kind and subject (`revoked_key:pda-7`), or `feed`. */
   subject: z.string(),
   clientId: Id.optional(),
   commandId: CommandId.optional(),

@@ -81,6 +81,9 @@ export const Settings = z.object({
     'how often expiries, timeouts, work that the fast path missed and reasons for alerts are looked for',
   ),
   ALERT_CLIENT_LOST_SECONDS: seconds(60).describe('offline for longer than this while work waits: an alert'),
+  ALERT_SECURITY_QUIET_SECONDS: seconds(3600).describe(
+    'an alert of a security event that somebody has acknowledged ends when it was not noticed again for this long',
+  ),
   ALERT_FEED_LAG_SECONDS: seconds(10).describe(
     'event feed held back for longer than this: an alert, and /health says degraded',
   ),
@@ -89,11 +92,12 @@ export const Settings = z.object({
   ),
   IDEMPOTENCY_KEY_SECONDS: count(86_400).describe('how long an Idempotency-Key is remembered'),
   RETENTION_DAYS: count(90, 0, 36_500).describe(
-    'commands that ended longer ago are removed with their history, and so are events of no command; 0 keeps everything',
+    'commands that ended longer ago are removed with their history, and so are resolved alerts and events of no command; 0 keeps all of it',
   ),
   RETENTION_BATCH: count(500, 1, 100_000).describe(
-    'executions that one transaction removes at most; the executions of one command are not divided',
+    'executions that one transaction removes at most, or alerts, or audit rows; the executions of one command are not divided',
   ),
+  AUDIT_KEEP_DAYS: count(0, 0, 36_500).describe('audit rows that are older are removed; 0 keeps them for good'),
   RETENTION_INTERVAL_SECONDS: seconds(60).describe('how often what has become old is looked for'),
   MAX_PAYLOAD_BYTES: count(262_144).describe(
     'largest payload of a command or an MQTT message, as JSON in UTF-8; a packet may be larger by its topic',
@@ -128,7 +132,7 @@ export const Settings = z.object({
     'sockets of one address that wait for their turn; more are closed',
   ),
   MQTT_ADMISSION_SECONDS: seconds(30).describe('a socket that has waited this long for its turn is closed'),
-  MQTT_FAILED_LOGINS_PER_MINUTE: count(30).describe(
+  MQTT_LOGIN_FAILURES_PER_MINUTE: count(30).describe(
     'failed logins of one address, or of one name, that are answered at once; further ones are answered late. A right key always gets in',
   ),
   MQTT_FAILED_LOGIN_DELAY_SECONDS: seconds(2).describe('how late'),

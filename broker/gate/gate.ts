@@ -1,13 +1,13 @@
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { plainAddress } from '../../control/access/actor.ts'
+import { createLoginThrottle } from '../../control/access/login-throttle.ts'
+import { senderOf } from '../../control/access/sender.ts'
 import type { Settings } from '../../schemas/settings.ts'
 import type { LimitedLog } from '../limited-log.ts'
 import { type Refusal, refusalOf } from '../refusal.ts'
-import { senderOf } from './address.ts'
 import { type AdmissionLimits, createAdmission, type Entrant } from './admission.ts'
 import { type ConnectPacket, readConnect } from './connect-packet.ts'
-import { createFailedLogins } from './failed-logins.ts'
 import { createFrameReader, type Frame, type FrameReader } from './frames.ts'
 import type { PacketLimits } from './packets.ts'
 import { release } from './release.ts'
@@ -72,7 +72,7 @@ interface Visitor extends Entrant {
 export function createGate<Login>(deps: GateDeps<Login>): Gate {
   const { settings, log, now } = deps
   const admission = createAdmission(admissionLimits(settings), now)
-  const failedLogins = createFailedLogins(settings.MQTT_FAILED_LOGINS_PER_MINUTE)
+  const loginThrottle = createLoginThrottle(settings.MQTT_LOGIN_FAILURES_PER_MINUTE)
   const visitors = new Map<Socket, Visitor>()
   /** Answers that are held back, by sender: a flood makes no more of them than of logins. */
   const delayed = new Map<string, number>()
@@ -151,26 +151,29 @@ export function createGate<Login>(deps: GateDeps<Login>): Gate {
       deps.welcome({ ...arrived, connect: connect.bytes, ip: visitor.ip, address: visitor.address, login, settled })
     } catch (error) {
       discard()
-      refuse(visitor, stream, { refusal: refusalOf(error), ...verdict.connect })
+      await refuse(visitor, stream, { refusal: refusalOf(error), ...verdict.connect })
     }
   }
 
-  function refuse(
+  async function refuse(
     visitor: Visitor,
     stream: Duplex,
     { refusal, clientId: client, username }: { refusal: Refusal } & Partial<ConnectPacket>,
-  ): void {
-    const { sender, address } = visitor
+  ): Promise<void> {
+    const { socket, ip, sender, address } = visitor
     const { returnCode } = refusal
     deps.refused(refusal, sender, { address, client, username })
     admission.settled(visitor)
     const answer = (): void => {
       // [MQTT-3.2.2-5]
-      stream.end(Buffer.from([0x20, 2, 0, returnCode]), () => visitor.socket.destroy())
-      after(visitor, settings.MQTT_SLOW_READER_SECONDS, () => visitor.socket.destroy())
+      stream.end(Buffer.from([0x20, 2, 0, returnCode]), () => socket.destroy())
+      after(visitor, settings.MQTT_SLOW_READER_SECONDS, () => socket.destroy())
     }
     const isBadLogin = returnCode === 4 || returnCode === 5
-    if (isBadLogin && failedLogins.note(sender, username)) holdBack(visitor, stream, answer)
+    const tooMany = isBadLogin && (await loginThrottle.failed(ip, username)) !== undefined
+    // Who did not wait for the answer is gone already, and would be held back for ever.
+    if (socket.destroyed) return
+    if (tooMany) holdBack(visitor, stream, answer)
     else answer()
   }
 

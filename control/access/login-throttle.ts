@@ -1,32 +1,31 @@
 import { RateLimiterMemory } from 'rate-limiter-flexible'
-import { LimitError } from '../../schemas/errors.ts'
+import type { LimitState } from '../../schemas/errors.ts'
 import { MINUTE_SECONDS } from './minute-limits.ts'
 import { hashSecret } from './secrets.ts'
+import { senderOf } from './sender.ts'
 
-/** Counts failed logins per address. Who has the right secret is not asked about it. */
+/**
+ * How often a login failed, by address and by name. Nobody is locked out: whoever has the right secret is not asked about it,
+ * whatever others tried from his address or under his name. Only how a failure is answered depends on it.
+ */
 export interface LoginThrottle {
-  /** Counts a failure; what it is to be answered with once there were too many. */
-  failed(address: string): Promise<LimitError | undefined>
+  /** Counts a failure; answers how the limit stands once there were too many in this minute. */
+  failed(address: string, name?: string): Promise<LimitState | undefined>
 }
 
 export function createLoginThrottle(failuresPerMinute: number): LoginThrottle {
   const counter = new RateLimiterMemory({ points: failuresPerMinute, duration: MINUTE_SECONDS })
   return {
-    async failed(address) {
-      const { consumedPoints, msBeforeNext } = await counter.penalty(bucketOf(address))
-      if (consumedPoints <= failuresPerMinute) return undefined
-      const resetSeconds = Math.ceil(msBeforeNext / 1000)
-      const limit = {
-        name: 'login',
-        quota: failuresPerMinute,
-        windowSeconds: MINUTE_SECONDS,
-        remaining: 0,
-        resetSeconds,
-      }
-      return new LimitError('RATE_LIMIT', 'Too many wrong keys and tokens from your address.', [limit], resetSeconds)
+    async failed(address, name) {
+      const keys = [`address ${shared(senderOf(address))}`, ...(name === undefined ? [] : [`name ${shared(name)}`])]
+      const counts = await Promise.all(keys.map((key) => counter.penalty(key)))
+      const over = counts.filter(({ consumedPoints }) => consumedPoints > failuresPerMinute)
+      if (over.length === 0) return undefined
+      const resetSeconds = Math.ceil(Math.max(...over.map(({ msBeforeNext }) => msBeforeNext)) / 1000)
+      return { name: 'login', quota: failuresPerMinute, windowSeconds: MINUTE_SECONDS, remaining: 0, resetSeconds }
     },
   }
 }
 
-/** Addresses share 16,384 counters, so that their number costs no memory: who shares one loses nothing with a right secret. */
-const bucketOf = (address: string): number => hashSecret(address).readUInt16BE() >> 2
+/** Anybody may come with any number of them: they share 16,384 counters, so that memory is bounded and no number evades the limit. */
+const shared = (text: string): number => hashSecret(text).readUInt16BE() >> 2

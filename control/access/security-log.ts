@@ -1,7 +1,7 @@
 import type { Logger } from 'pino'
 import { type Db, isDatabaseDown } from '../../db/connect.ts'
 import { type NoticedEvents, storeSecurityEvents } from '../../db/security-events.ts'
-import { SECURITY_EVENTS, type SecurityEvent, type SecurityEventKind } from '../../schemas/security-events.ts'
+import { SECURITY_EVENTS, type SecurityEventKind } from '../../schemas/security-events.ts'
 import type { Registry } from '../metrics/registry.ts'
 import { presentable } from './presentable.ts'
 
@@ -20,8 +20,6 @@ export interface Noticed {
 export interface SecurityLog {
   /** Never waits and never throws. */
   note(noticed: Noticed): void
-  /** Hears of each event once, when its first occurrence in a minute is stored: what is `critical` is worth an alert. */
-  onStored(listener: (event: SecurityEvent) => void): void
   /** Occurrences that could not be kept. */
   dropped(): number
   /** Stores what is noted, if the database answers. */
@@ -49,7 +47,6 @@ export interface SecurityLogDeps {
 
 export function createSecurityLog(deps: SecurityLogDeps): SecurityLog {
   const noticed = deps.metrics.counter('security_events_total', 'What looked like an attack.', ['kind'])
-  const listeners: ((event: SecurityEvent) => void)[] = []
   let waiting = new Map<string, Waiting>()
   /** The subjects of each kind that were told apart in this minute: an attacker may invent as many as he likes. */
   let subjects = new Map<SecurityEventKind, Set<string>>()
@@ -109,8 +106,7 @@ export function createSecurityLog(deps: SecurityLogDeps): SecurityLog {
       lastAgoMs: now - lastAt,
     }))
     try {
-      const stored = await storeSecurityEvents(deps.db, aged)
-      for (const event of stored) for (const listener of listeners) listener(event)
+      await storeSecurityEvents(deps.db, aged)
     } catch (error) {
       if (isDatabaseDown(error)) {
         const before = dropped
@@ -142,7 +138,6 @@ export function createSecurityLog(deps: SecurityLogDeps): SecurityLog {
       })
       schedule()
     },
-    onStored: (listener) => void listeners.push(listener),
     dropped: () => dropped,
     async stop() {
       clearTimeout(timer)

@@ -1,10 +1,17 @@
 import type { Logger } from 'pino'
 import { v7 as uuid } from 'uuid'
-import { findDoubts, findForgottenDoubts, findKnownClients, readTellingEvents } from '../../db/alert-sources.ts'
+import {
+  findDoubts,
+  findForgottenDoubts,
+  findKnownClients,
+  findQuietAlerts,
+  readTellingEvents,
+} from '../../db/alert-sources.ts'
 import { type AlertCursor, loadOpenAlerts, readAlertCursor, storeAlerts } from '../../db/alert-store.ts'
 import type { Db } from '../../db/connect.ts'
 import { feedLagSeconds, findFeedBlocker } from '../../db/events.ts'
 import { readClientSlice } from '../../db/lost-clients.ts'
+import { readUntoldEvents } from '../../db/security-events.ts'
 import { type Clock, createClock } from '../clock.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import { fold, type Seen, SHOWN } from './fold.ts'
@@ -16,7 +23,9 @@ import {
   seeFailures,
   seeFeedLag,
   seeLogins,
+  seeQuiet,
   seeRefusals,
+  seeSecurityEvents,
   seeSlice,
 } from './sightings.ts'
 
@@ -27,6 +36,7 @@ export interface AlertFollowerDeps {
   refusals: Refusals
   intervalSeconds: number
   clientLostSeconds: number
+  securityQuietSeconds: number
   feedLagSeconds: number
 }
 
@@ -71,16 +81,18 @@ export function createAlertFollower(deps: AlertFollowerDeps): Clock {
       const cursor = await readAlertCursor(db)
       const { events, head, full } = await readTellingEvents(db, cursor, PAGE, loginsOf(refusals))
       const doubted = doubtedCommands(events)
+      const untold = await readUntoldEvents(db, PAGE)
       const seen = [
         ...(await lookAtRefusals(refusals, cursor)),
         ...seeLogins(events),
         ...seeFailures(events),
         ...seeDoubts(doubted, await findDoubts(db, doubted, SHOWN), events),
+        ...seeSecurityEvents(untold),
         ...(await state()),
       ]
       const changes = fold(await loadOpenAlerts(db, seen), seen, cursor.now, uuid)
       if (changes.length === 0 && !head) return false
-      if (await storeAlerts(db, cursor, head ?? cursor, changes)) return full
+      if (await storeAlerts(db, cursor, head ?? cursor, untold, changes)) return full
     }
     throw new Error('alerts could not be stored: others were faster each time')
   }
@@ -108,6 +120,7 @@ export function createAlertFollower(deps: AlertFollowerDeps): Clock {
       ...seeSlice(slice, isGranted),
       late ? seeFeedLag(await findFeedBlocker(db)) : FEED_CAUGHT_UP,
       ...seeDoubts(forgotten, [], []),
+      ...seeQuiet(await findQuietAlerts(db, 'security_event', deps.securityQuietSeconds, PAGE)),
     ]
   }
 

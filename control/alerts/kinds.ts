@@ -15,6 +15,7 @@ export const KINDS: Record<AlertKind, Kind> = {
   command_failed: { severity: 'warning', counts: 'since opened', endsWhenAcknowledged: true },
   client_lost: { severity: 'warning', counts: 'now', endsWhenAcknowledged: false },
   client_refused: { severity: 'warning', counts: 'since opened', endsWhenAcknowledged: false },
+  security_event: { severity: 'critical', counts: 'since opened', endsWhenAcknowledged: false },
   feed_lag: { severity: 'critical', counts: 'now', endsWhenAcknowledged: false },
 }
 

@@ -1,7 +1,9 @@
 import type { Doubt, KnownClient, TellingEvent } from '../../db/alert-sources.ts'
 import type { FeedBlocker } from '../../db/events.ts'
 import type { ClientSlice, Over } from '../../db/lost-clients.ts'
+import type { UntoldEvents } from '../../db/security-events.ts'
 import type { Target } from '../../schemas/commands.ts'
+import { Id } from '../../schemas/ids.ts'
 import { type Ending, type Seen, SHOWN, type Sighting } from './fold.ts'
 import type { Refusal } from './refusals.ts'
 
@@ -132,6 +134,36 @@ export const seeLogins = (events: TellingEvent[]): Ending[] =>
       ? [{ kind: 'client_refused' as const, subject: clientId, because: 'the client has logged in', at }]
       : [],
   )
+
+/** One sighting per kind and subject, however many minutes it went on. */
+export function seeSecurityEvents(untold: UntoldEvents[]): Sighting[] {
+  return [...Map.groupBy(untold, ({ kind, subject }) => `${kind}:${subject}`)].map(([subject, minutes]) => {
+    const last = minutes.at(-1) as UntoldEvents
+    const from = last.address === null ? '' : ` from ${last.address}`
+    return {
+      kind: 'security_event',
+      subject,
+      clientId: Id.safeParse(last.clientId).data ?? null,
+      commandId: null,
+      count: minutes.reduce((sum, { more }) => sum + more, 0),
+      message: `It looks like an attack: ${last.kind} of ${last.subject}${from} (${last.detail}). Find out who that is.`,
+      details: {
+        event: last.kind,
+        detail: last.detail,
+        addresses: [...new Set(minutes.flatMap(({ address }) => address ?? []))].reverse().slice(0, SHOWN),
+      },
+      at: Math.max(...minutes.map(({ lastAt }) => lastAt)),
+    }
+  })
+}
+
+export const seeQuiet = (quiet: { subject: string; lastAt: number }[]): Ending[] =>
+  quiet.map(({ subject, lastAt }) => ({
+    kind: 'security_event',
+    subject,
+    because: 'somebody has seen it, and it was not noticed again',
+    at: lastAt,
+  }))
 
 /** There is one feed. */
 const FEED = 'feed'

@@ -38,23 +38,20 @@ export async function resolveExecution(
 ): Promise<void> {
   const command = await readCommand(deps.db, id)
   await requireGrants(deps.db, actor, command, [clientId])
-  const by = actor.principal.name
-  const input =
-    outcome === 'retry'
-      ? ({ type: 'retry', ttlSeconds: timeToLive(command), by } as const)
-      : ({ type: 'resolve', outcome, note, by } as const)
+  const word = { type: 'resolve', note, by: actor.principal.name } as const
+  const input = outcome === 'retry' ? { ...word, outcome, ttlSeconds: timeToLive(command) } : { ...word, outcome }
   // A deleted client can be sent nothing more; what happened on it can still be found out.
   const [key] = outcome === 'retry' ? await findExecutionKeys(deps.db, id, [clientId]) : [{ commandId: id, clientId }]
-  const known = key && (await deps.ledger.apply(key, { type: 'due' }, 'reject'))
-  if (!known) throw new AppError('NOT_FOUND', `Command ${id} has no execution on client ${clientId}.`)
-  if (known.after.status !== 'outcome_unknown') throw tooLate(id, clientId, known.after.status)
-  const applied = await deps.ledger.apply({ commandId: id, clientId }, input, 'reject')
-  if (!applied || applied.after === applied.before) throw tooLate(id, clientId, applied?.after.status ?? 'gone')
+  const applied = key && (await deps.ledger.apply(key, input, 'reject'))
+  if (!applied) throw new AppError('NOT_FOUND', `Command ${id} has no execution on client ${clientId}.`)
+  const { before, after } = applied
+  if (after !== before) return
+  throw new AppError(
+    'CONFLICT',
+    `The outcome of command ${id} on client ${clientId} is not unknown: it is ${after.status}.`,
+  )
 }
 
 /** Without another wish, the original time to live starts anew. */
 const timeToLive = (command: Command): number =>
   Math.max(1, Math.round((Date.parse(command.expiresAt) - Date.parse(command.createdAt)) / 1000))
-
-const tooLate = (id: string, clientId: string, status: string): AppError =>
-  new AppError('CONFLICT', `The outcome of command ${id} on client ${clientId} is not unknown: it is ${status}.`)

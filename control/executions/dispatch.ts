@@ -7,7 +7,8 @@ import type { Session } from '../sessions/sessions.ts'
 import type { Transport } from '../transport.ts'
 import { carries, type Group, listens } from './group.ts'
 import type { Applied, Claimed, ClaimingSession, Ledger } from './ledger.ts'
-import { type Input, lastHandedOver } from './lifecycle.ts'
+import type { Input } from './lifecycle.ts'
+import { lastHandedOver } from './states.ts'
 
 /** Hands the ledger's work to the sessions of this node. */
 export interface Dispatch {

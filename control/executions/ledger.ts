@@ -13,7 +13,8 @@ import {
 } from '../../db/executions.ts'
 import { type Batcher, createBatcher, type WhenDown } from '../batcher.ts'
 import type { Metrics } from '../metrics/metrics.ts'
-import { type Context, type Effect, type EventDraft, type Input, transition } from './lifecycle.ts'
+import type { Context, Effect, EventDraft } from './endings.ts'
+import { type Input, transition } from './lifecycle.ts'
 
 /** What one input did to one execution. */
 export interface Applied {

@@ -1,12 +1,28 @@
-import type { ExecutionState, Handover } from '../../db/executions.ts'
-import type { EventType } from '../../schemas/events.ts'
-import { type ExecutionError, isSettled, isTerminal, STATUSES, type Status } from '../../schemas/executions.ts'
-import type { Json } from '../../schemas/json.ts'
+import type { ExecutionState } from '../../db/executions.ts'
+import { isSettled, type Status } from '../../schemas/executions.ts'
 import type { Report } from '../../schemas/messages.ts'
+import {
+  after,
+  becomeUnknown,
+  type Context,
+  completeBefore,
+  event,
+  nextAttempt,
+  saidBy,
+  settle,
+  still,
+  type Transition,
+  unclaimedAttempt,
+  withdraw,
+} from './endings.ts'
+import { report } from './reports.ts'
+import { firstJournal, inFlight, lastHandedOver, mayTryAgain, silently, wasRedelivered } from './states.ts'
 
 /**
  * The rules of one execution (contract, section 2) as one pure function. Every change of an execution, whoever asks for it,
- * is `transition(state, input)`; the ledger loads the state, applies it, and stores the result if nobody was faster.
+ * is `transition(state, input)`; the ledger loads the state, applies it, and stores the result if nobody was faster. Here is what
+ * sessions, principals and the clock do to it, in `reports.ts` what its client says, in `endings.ts` how any of that ends, and in
+ * `states.ts` what all of them ask of a state.
  */
 
 export type Input =
@@ -26,8 +42,9 @@ export type Input =
   | { type: 'cancel'; reason: string | null; by?: string }
   /** A principal permits another run of what did not succeed; `ttlSeconds`: its time to live starts anew. */
   | { type: 'retry'; ttlSeconds: number; by?: string }
-  /** A principal's word about an outcome that nobody can tell. */
+  /** A principal's word about an outcome that nobody can tell: what it was, or that it may run again. */
   | { type: 'resolve'; outcome: 'completed' | 'failed'; note: string; by?: string }
+  | { type: 'resolve'; outcome: 'retry'; ttlSeconds: number; note: string; by?: string }
   /** The client is deleted: nobody will ever report. */
   | { type: 'abandon' }
   | { type: 'due' }
@@ -36,70 +53,8 @@ export type Input =
 
 type InputOf<T extends Input['type']> = Extract<Input, { type: T }>
 
-export interface Context {
-  /** The database's clock, milliseconds. */
-  now: number
-  backoff: { baseSeconds: number; maxSeconds: number }
-  /** In [0, 1): full jitter. */
-  random(): number
-}
-
-export interface EventDraft {
-  type: EventType
-  attempt: number
-  data: Record<string, Json>
-}
-
-/** What the session has to be told. */
-export type Effect = 'send-command' | 'send-cancel'
-
-export interface Transition {
-  state: ExecutionState
-  events: EventDraft[]
-  effect?: Effect
-}
-
-/** Rank within an attempt: it only grows, but for the release of an unforwarded first claim. */
-export const rank = (status: Status): number =>
-  isTerminal(status) ? STATUSES.indexOf('completed') : STATUSES.indexOf(status)
-
 /** What a principal may permit another run of. */
 const RETRYABLE = ['failed', 'rejected', 'expired', 'outcome_unknown'] satisfies Status[]
-
-export const inFlight = (status: Status): boolean =>
-  status === 'queued' || status === 'delivered' || status === 'running'
-
-/** What an attempt begins with. */
-const UNCLAIMED = {
-  status: 'pending',
-  epoch: null,
-  deadline: null,
-  progress: null,
-  result: null,
-  error: null,
-  queuedAt: null,
-  deliveredAt: null,
-  startedAt: null,
-  completedAt: null,
-} as const
-
-export function newExecution(
-  from: Pick<
-    ExecutionState,
-    'delivery' | 'maxRetries' | 'startTimeoutSeconds' | 'timeoutSeconds' | 'expiresAt' | 'notBefore'
-  >,
-): ExecutionState {
-  return {
-    ...from,
-    ...UNCLAIMED,
-    attempt: 1,
-    handovers: [],
-    silentAttempts: [],
-    completedBefore: null,
-    cancelRequestedAt: null,
-    cancelReason: null,
-  }
-}
 
 /** Applies one input. The same state object comes back when nothing moved. */
 export function transition(state: ExecutionState, input: Input, context: Context): Transition {
@@ -134,48 +89,6 @@ export function transition(state: ExecutionState, input: Input, context: Context
       return timeout(state, context)
   }
 }
-
-const still = (state: ExecutionState): Transition => ({ state, events: [] })
-
-// ---- what a state says about hand-overs and doubt
-
-/** The journal recorded at the first claim of an attempt, null if none was; undefined if it was never handed over. */
-function firstJournal(state: ExecutionState, attempt: number): string | null | undefined {
-  return state.handovers.find((handover) => handover.attempt === attempt)?.journalId
-}
-
-/** The last attempt that was handed over and the journal of its first claim: what a client may have, and know by. */
-export function lastHandedOver(state: ExecutionState): Handover | undefined {
-  const attempt = state.handovers.at(-1)?.attempt
-  return state.handovers.find((handover) => handover.attempt === attempt)
-}
-
-const wasRedelivered = (state: ExecutionState): boolean =>
-  state.handovers.filter((handover) => handover.attempt === state.attempt).length > 1
-
-/** A redelivery went to a memory that may not have been the one of the first claim. */
-const wentElsewhere = (state: ExecutionState): boolean =>
-  state.handovers.some((handover, index) => {
-    const first = state.handovers.findIndex((other) => other.attempt === handover.attempt)
-    return first < index && (handover.journalId === null || handover.journalId !== state.handovers[first]?.journalId)
-  })
-
-export const inDoubt = (state: ExecutionState): boolean => state.silentAttempts.length > 0 || wentElsewhere(state)
-
-/** The attempt ends, and not by its client's word about what happened. */
-const silently = (state: ExecutionState): ExecutionState =>
-  state.silentAttempts.includes(state.attempt)
-    ? state
-    : { ...state, silentAttempts: [...state.silentAttempts, state.attempt] }
-
-/** Whether the one who reports has the memory of every hand-over. */
-const remembersAll = (state: ExecutionState, journalId: string | null): boolean =>
-  journalId !== null && state.handovers.every((handover) => handover.journalId === journalId)
-
-const mayTryAgain = (state: ExecutionState): boolean =>
-  state.delivery === 'at_least_once' && state.attempt <= state.maxRetries && state.cancelRequestedAt === null
-
-// ---- moves
 
 function claim(state: ExecutionState, epoch: number, journalId: string | null, { now }: Context): Transition {
   const claimable =
@@ -287,7 +200,11 @@ function cancel(state: ExecutionState, { reason, by }: InputOf<'cancel'>, contex
 }
 
 /** Only a principal permits a second run of an at_most_once action; the older attempt's late report still counts. */
-function retry(state: ExecutionState, { ttlSeconds, by }: InputOf<'retry'>, context: Context): Transition {
+function retry(
+  state: ExecutionState,
+  { ttlSeconds, by }: Omit<InputOf<'retry'>, 'type'>,
+  context: Context,
+): Transition {
   if (!(RETRYABLE as Status[]).includes(state.status)) return still(state)
   const silent = firstJournal(state, state.attempt) !== undefined && state.status === 'outcome_unknown'
   const next: ExecutionState = {
@@ -300,10 +217,12 @@ function retry(state: ExecutionState, { ttlSeconds, by }: InputOf<'retry'>, cont
   return { state: next, events: [event(next, 'execution.retried', { after: state.status, ...saidBy(by) })] }
 }
 
-function resolve(state: ExecutionState, { outcome, note, by }: InputOf<'resolve'>, context: Context): Transition {
+function resolve(state: ExecutionState, word: InputOf<'resolve'>, context: Context): Transition {
   if (state.status !== 'outcome_unknown') return still(state)
-  const error = outcome === 'failed' ? { code: 'RESOLVED', message: note } : null
+  const { outcome, note, by } = word
   const resolved = event(state, 'execution.resolved', { outcome, note, ...saidBy(by) })
+  if (outcome === 'retry') return after(resolved, retry(state, word, context))
+  const error = outcome === 'failed' ? { code: 'RESOLVED', message: note } : null
   return after(resolved, settle({ ...state, completedBefore: null }, outcome, context, { error }))
 }
 
@@ -330,175 +249,4 @@ function timeout(state: ExecutionState, context: Context): Transition {
   if (mayTryAgain(state)) return nextAttempt(state, true, error, context)
   const unknown = state.delivery === 'at_most_once' || state.cancelRequestedAt !== null
   return unknown ? becomeUnknown(state, error, context) : settle(silently(state), 'failed', context, { error })
-}
-
-function report(state: ExecutionState, said: Report, journalId: string | null, context: Context): Transition {
-  const last = lastHandedOver(state)?.attempt
-  const attempt = said.attempt ?? last ?? 1
-  // After a second hand-over, "the last one" may not be the one the client means: only `completed` is true of either.
-  const ambiguous = said.attempt === undefined && last !== undefined && last > 1
-  if (attempt > state.attempt || (ambiguous && said.status !== 'completed')) return recorded(state, attempt, said)
-  if (attempt < state.attempt) return reportOfOlder(state, attempt, said, context)
-  return reportOfNewest(state, said, journalId, context)
-}
-
-function reportOfNewest(state: ExecutionState, said: Report, journalId: string | null, context: Context): Transition {
-  const { status } = said
-  if (status === 'accepted' || isTerminal(state.status)) return recorded(state, state.attempt, said)
-  if (status === 'running') return running(state, said, context)
-  const outcome = { result: said.result ?? null, error: said.error ?? null, progress: said.progress ?? state.progress }
-  if (status === 'outcome_unknown') {
-    if (state.status === 'outcome_unknown') return recorded(state, state.attempt, said)
-    const error = said.error ?? { code: 'OUTCOME_UNKNOWN', message: 'The client cannot tell what happened.' }
-    if (mayTryAgain(state)) return nextAttempt(state, true, error, context)
-    const unknown = state.delivery === 'at_most_once' || state.cancelRequestedAt !== null
-    if (unknown) return settle(state, 'outcome_unknown', context, { ...outcome, error })
-    return settle(silently(state), 'failed', context, { ...outcome, error })
-  }
-  if (status === 'failed' && state.status !== 'outcome_unknown' && mayTryAgain(state)) {
-    return nextAttempt(
-      state,
-      false,
-      said.error ?? { code: 'FAILED', message: 'The client reported a failure.' },
-      context,
-    )
-  }
-  if ((status === 'cancelled' || status === 'expired') && inDoubt(state) && !remembersAll(state, journalId)) {
-    if (state.status === 'outcome_unknown') return recorded(state, state.attempt, said)
-    return settle(state, 'outcome_unknown', context, {
-      ...outcome,
-      error: { code: 'IN_DOUBT', message: `The client reported ${status}, but an earlier hand-over may have run.` },
-    })
-  }
-  return settle(state, status, context, { ...outcome, error: outcome.error ?? whyWithdrawn(state, status, context) })
-}
-
-/** Nobody cancelled it: the client was asked to, because it had expired before the client acknowledged it (rule 8). */
-function whyWithdrawn(state: ExecutionState, to: Status, { now }: Context): ExecutionError | null {
-  const expired = state.status === 'queued' && state.cancelRequestedAt === null && now >= state.expiresAt
-  if (to !== 'cancelled' || !expired) return null
-  return { code: 'EXPIRED', message: 'It expired before the client acknowledged it, and was withdrawn.' }
-}
-
-function running(state: ExecutionState, said: Report, { now }: Context): Transition {
-  if (rank(state.status) < rank('running')) {
-    const next: ExecutionState = {
-      ...state,
-      status: 'running',
-      startedAt: now,
-      notBefore: null,
-      deadline: now + state.timeoutSeconds * 1000,
-      progress: said.progress ?? null,
-    }
-    return { state: next, events: [event(next, 'execution.running', said.progress ? { progress: said.progress } : {})] }
-  }
-  if (state.status === 'running' && said.progress) {
-    const next: ExecutionState = { ...state, progress: said.progress }
-    return { state: next, events: [event(next, 'execution.progress', { progress: said.progress })] }
-  }
-  return recorded(state, state.attempt, said)
-}
-
-/** An older attempt's word: `completed` is kept, another final one ends the doubt about that attempt (rule 2). */
-function reportOfOlder(state: ExecutionState, attempt: number, said: Report, context: Context): Transition {
-  const noted = recorded(state, attempt, said)
-  if (said.status === 'accepted' || said.status === 'running' || said.status === 'outcome_unknown') return noted
-  if (isTerminal(state.status)) return noted
-  const silentAttempts = state.silentAttempts.filter((silent) => silent !== attempt)
-  if (said.status === 'completed') {
-    const kept = { ...state, silentAttempts, completedBefore: { attempt, result: said.result ?? null } }
-    const moved =
-      state.status === 'pending' || state.status === 'outcome_unknown' ? completeBefore(kept, context) : undefined
-    return { ...(moved ?? still(kept)), events: [...noted.events, ...(moved?.events ?? [])] }
-  }
-  if (silentAttempts.length === state.silentAttempts.length) return noted
-  const cleared: ExecutionState = { ...state, silentAttempts }
-  const withdrawnUnclaimed = state.status === 'outcome_unknown' && firstJournal(state, state.attempt) === undefined
-  if (!withdrawnUnclaimed || inDoubt(cleared)) return { ...still(cleared), events: noted.events }
-  const settled = settle(cleared, said.status, context, { result: said.result ?? null, error: said.error ?? null })
-  return { ...settled, events: [...noted.events, ...settled.events] }
-}
-
-// ---- endings
-
-/** The server withdraws a pending row: with an earlier attempt in doubt it cannot claim that nothing happened. */
-function withdraw(state: ExecutionState, to: 'cancelled' | 'expired', context: Context): Transition {
-  if (!inDoubt(state)) return settle(state, to, context, {})
-  const message = `The command is ${to}, but an earlier attempt ended without a report and may have run.`
-  return becomeUnknown(state, { code: 'IN_DOUBT', message }, context)
-}
-
-/** The server cannot tell; the client is asked, since a session of it with the memory of the hand-over may be there (rule 8). */
-function becomeUnknown(state: ExecutionState, error: ExecutionError, context: Context): Transition {
-  const settled = settle(state, 'outcome_unknown', context, { error })
-  return settled.state.status === 'outcome_unknown' ? { ...settled, effect: 'send-cancel' } : settled
-}
-
-/** Pending in the next attempt; the failure is an event, nobody sees `failed` in between (rule 5). */
-function nextAttempt(state: ExecutionState, silent: boolean, error: ExecutionError, context: Context): Transition {
-  const wait = Math.min(context.backoff.baseSeconds * 2 ** (state.attempt - 1), context.backoff.maxSeconds)
-  const notBefore = context.now + Math.round(context.random() * wait * 1000)
-  const next: ExecutionState = {
-    ...unclaimedAttempt(state, silent),
-    notBefore: notBefore > context.now ? notBefore : null,
-  }
-  const tried = event(next, 'execution.next_attempt', { error, notBefore: new Date(notBefore).toISOString() })
-  return after(tried, completeBefore(next, context) ?? still(next))
-}
-
-/** The next attempt, with nothing of the last one but what was handed over. `silent`: the last one ended without its report. */
-function unclaimedAttempt(state: ExecutionState, silent: boolean): ExecutionState {
-  return { ...(silent ? silently(state) : state), ...UNCLAIMED, attempt: state.attempt + 1 }
-}
-
-/** The older attempt's `completed` settles the execution. */
-function completeBefore(state: ExecutionState, context: Context): Transition | undefined {
-  if (!state.completedBefore) return undefined
-  return settle(state, 'completed', context, { result: state.completedBefore.result })
-}
-
-function settle(
-  state: ExecutionState,
-  to: Status,
-  context: Context,
-  outcome: Partial<Pick<ExecutionState, 'result' | 'error' | 'progress'>>,
-): Transition {
-  const older = to !== 'completed' ? state.completedBefore : null
-  const status = older ? 'completed' : to
-  const next: ExecutionState = {
-    ...state,
-    status,
-    deadline: null,
-    notBefore: null,
-    completedAt: context.now,
-    progress: outcome.progress ?? state.progress,
-    result: older ? older.result : (outcome.result ?? null),
-    error: older ? null : (outcome.error ?? null),
-  }
-  const data: Record<string, Json> = {}
-  if (next.result !== null) data.result = next.result
-  if (next.error !== null) data.error = { ...next.error }
-  if (older) data.completedInAttempt = older.attempt
-  return { state: next, events: [event(next, `execution.${status}` as EventType, data)] }
-}
-
-// ---- events
-
-function event(state: ExecutionState, type: EventType, data: Record<string, Json> = {}): EventDraft {
-  return { type, attempt: state.attempt, data }
-}
-
-const saidBy = (by: string | undefined): { by?: string } => (by === undefined ? {} : { by })
-
-/** A report that moved nothing is still part of the record. */
-function recorded(state: ExecutionState, attempt: number, said: Report): Transition {
-  const data: Record<string, Json> = { status: said.status }
-  if (said.result !== undefined) data.result = said.result
-  if (said.error !== undefined) data.error = { ...said.error }
-  if (said.progress !== undefined) data.progress = { ...said.progress }
-  return { state, events: [{ type: 'execution.reported', attempt, data }] }
-}
-
-function after(first: EventDraft, rest: Transition): Transition {
-  return { ...rest, events: [first, ...rest.events] }
 }

@@ -23,8 +23,12 @@ export interface Metrics extends Registry {
   loginRefused(returnCode: number): void
   /** A message that was acknowledged to the client, and meant nothing. */
   messageDropped(code: string): void
-  removed(what: { commands: number; executions: number; events: number }): void
+  removed(kind: Removable, rows: number): void
 }
+
+/** What retention removes. */
+const REMOVABLE = ['commands', 'executions', 'events', 'alerts', 'audit'] as const
+export type Removable = (typeof REMOVABLE)[number]
 
 export interface MetricsDeps {
   /** Distinct actions that get series of their own. */
@@ -95,8 +99,9 @@ export function createMetrics({ maxLabelValues, isRegistered }: MetricsDeps): Me
     'Messages of clients that were acknowledged and dropped, by the code of the answer on replies.',
     ['code'],
   )
-  const removed = registry.counter('retention_removed_total', 'Rows that were older than RETENTION_DAYS.', ['kind'])
-  const removals = { commands: removed('commands'), executions: removed('executions'), events: removed('events') }
+  const removed = registry.counter('retention_removed_total', 'Rows that were old enough to go.', ['kind'])
+  // All of them, so that each is 0 at the beginning.
+  for (const kind of REMOVABLE) removed(kind)
 
   const countersOf = (label: string): ActionCounters => ({
     created: {
@@ -159,11 +164,7 @@ export function createMetrics({ maxLabelValues, isRegistered }: MetricsDeps): Me
 
     loginRefused: (returnCode) => refusals.get(returnCode)?.add(),
     messageDropped: (code) => dropped(code).add(),
-    removed(what) {
-      removals.commands.add(what.commands)
-      removals.executions.add(what.executions)
-      removals.events.add(what.events)
-    },
+    removed: (kind, rows) => removed(kind).add(rows),
   }
 }
 

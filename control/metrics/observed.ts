@@ -1,33 +1,46 @@
 import type { Logger } from 'pino'
+import { countOpenAlerts } from '../../db/alerts.ts'
 import type { Db } from '../../db/connect.ts'
 import { feedLagSeconds } from '../../db/events.ts'
+import { AlertKind } from '../../schemas/alerts.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import { within } from '../within.ts'
 import { OTHER } from './metrics.ts'
 import type { Registry, Sample } from './registry.ts'
 
 /**
- * Whether PostgreSQL answers, and how far the feed is behind: one query per scrape, however many ask at once. Without an answer
+ * Whether PostgreSQL answers, how far the feed is behind, and how many alerts are not resolved: two queries per scrape, however
+ * many ask at once, which history does not slow down. Without an answer
  * for `timeoutSeconds` it counts as down, so that a scrape comes to its end in time to say so.
  */
 export function observeDatabase(registry: Registry, db: Db, log: Logger, timeoutSeconds: number): void {
-  let asking: Promise<number | undefined> | undefined
-  const lag = (): Promise<number | undefined> => {
-    asking ??= within(timeoutSeconds, feedLagSeconds(db))
-      .catch((error: Error) => void log.warn({ reason: error.message }, 'the feed cannot be measured'))
+  let asking: Promise<{ lag: number; alerts: Map<AlertKind, number> } | undefined> | undefined
+  const ask = (): NonNullable<typeof asking> => {
+    asking ??= within(timeoutSeconds, Promise.all([feedLagSeconds(db), countOpenAlerts(db)]))
+      .then(([lag, alerts]) => ({ lag, alerts }))
+      .catch((error: Error) => void log.warn({ reason: error.message }, 'the feed and the alerts cannot be measured'))
       .finally(() => {
         asking = undefined
       })
     return asking
   }
   registry.observed('gauge', 'database_up', '1 while PostgreSQL answers.', async () =>
-    (await lag()) === undefined ? 0 : 1,
+    (await ask()) === undefined ? 0 : 1,
   )
   registry.observed(
     'gauge',
     'feed_lag_seconds',
     'Age of the oldest committed event that the feed does not show yet; absent while PostgreSQL does not answer.',
-    async () => (await lag()) ?? [],
+    async () => (await ask())?.lag ?? [],
+  )
+  registry.observed(
+    'gauge',
+    'alerts_open',
+    'Alerts that are not resolved, acknowledged or not; absent while PostgreSQL does not answer.',
+    async () => {
+      const found = await ask()
+      return found ? AlertKind.options.map((kind) => ({ labels: { kind }, value: found.alerts.get(kind) ?? 0 })) : []
+    },
   )
 }
 

@@ -233,23 +233,6 @@ describe('the log itself', () => {
     await database.drop()
   })
 
-  test('tells each listener once per stored event, whoever stored it first', async () => {
-    const database = await createTestDatabase()
-    const db = open(database.url)
-    const logs = [1, 2].map(() =>
-      createSecurityLog({ db, log: silent, metrics: createRegistry(), subjectsPerMinute: 10, backlog: 1000 }),
-    )
-    const heard: SecurityEvent[] = []
-    for (const log of logs) {
-      log.onStored((event) => heard.push(event))
-      log.note({ kind: 'revoked_key', subject: 'c1', clientId: 'c1', detail: 'x' })
-      await log.stop()
-    }
-    expect(heard).toMatchObject([{ kind: 'revoked_key', severity: 'critical', subject: 'c1', count: 1 }])
-    await db.destroy()
-    await database.drop()
-  })
-
   test('keeps a bounded number while the database is down, counts what it drops, and stores the rest when it is back', async () => {
     const database = await createTestDatabase()
     const db = open(database.url)

@@ -3,7 +3,8 @@ import type { Kysely } from 'kysely'
 import pg from 'pg'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { connectDatabase } from '../../db/connect.ts'
-import { up } from '../../db/migrations/0003-alerts.ts'
+import { up as upAlerts } from '../../db/migrations/0003-alerts.ts'
+import { up as upSecurity } from '../../db/migrations/0008-severe-security-events.ts'
 import type { Alert } from '../../schemas/alerts.ts'
 import { createOwnServer, type TestDatabase } from '../support/database.ts'
 import { connectDevice } from '../support/device.ts'
@@ -52,6 +53,13 @@ async function report(
   return body.id
 }
 
+async function upgrade(up: (db: Kysely<unknown>) => Promise<void>): Promise<void> {
+  const options = { poolSize: 4, timeoutSeconds: 10, onIdleError: () => undefined }
+  const db = connectDatabase({ connection: database.url, ...options })
+  await up(db as Kysely<unknown>)
+  await db.destroy()
+}
+
 const openings = async (): Promise<number> =>
   (await database.query("select 1 from events where type = 'alert.opened'")).length
 
@@ -91,7 +99,7 @@ test('killed with -9 while the alerts are being stored, and stored without it: t
     async () =>
       (
         await database.query(
-          "select 1 from pg_stat_activity where wait_event_type = 'Lock' and query like '%into alerts%'",
+          "select 1 from pg_stat_activity where wait_event_type = 'Lock' and query like '%update feed_cursors%'",
         )
       ).length > 0,
     'the statement waits for the cursor',
@@ -137,6 +145,37 @@ test('killed with -9 again and again while commands fail: every failure is count
   expect(alerts).toMatchObject([{ kind: 'command_failed', subject: 'k1', count: failed?.n }])
   expect(await openings()).toBe(1)
   console.log(`${failed?.n} failures over ${KILLS} kills: ${alerts[0]?.count} counted`)
+})
+
+test('killed with -9 between a severe security event and its alert: it is told once, whoever looks', async () => {
+  const first = await start(false)
+  const old = await register(first.api, 'k1')
+  await first.api.post('/clients/k1/rotate-key')
+  const wrong = httpClient(first.url, old)
+  for (let n = 0; n < 3; n++) expect((await wrong.post('/clients/k1/ping')).status).toBe(401)
+  const stored = async () =>
+    (await database.query<{ n: number }>('select sum(count)::int as n from security_events'))[0]?.n
+  await until(async () => (await stored()) === 3, 'the events are stored')
+  await first.kill()
+  expect(await database.query('select 1 from alerts')).toEqual([])
+
+  const settings = { SWEEP_INTERVAL_SECONDS: 0.01 }
+  const nodes = [await startServer(settings, { database }), await startServer(settings, { database })] as const
+  await untilOpen(nodes[0], 'security_event', 'revoked_key:k1', ({ count }) => count === 3)
+  await Promise.all(
+    nodes.map(async ({ http }) => {
+      for (let n = 0; n < 50; n++) await httpClient(http, old).post('/clients/k1/ping')
+    }),
+  )
+  await until(async () => (await stored()) === 103, 'all events are stored')
+  await untilOpen(nodes[1], 'security_event', 'revoked_key:k1', ({ count }) => count >= 103)
+  await untilLookedAt(nodes[0])
+  expect(await alertsOf(nodes[0], 'state=all')).toMatchObject([{ subject: 'revoked_key:k1', count: 103 }])
+  expect(await openings()).toBe(1)
+  for (const node of nodes) {
+    expect(node.logs.filter(({ msg }) => /^(look for alerts|security events)/.test(String(msg)))).toEqual([])
+    await node.stop()
+  }
 })
 
 test('two nodes look at one database at once: each alert is opened once, and everything is counted once', async () => {
@@ -205,12 +244,18 @@ test('an existing history is not looked through: what was over before is no aler
   await first.kill()
   // The upgrade that brought the alerts, on a database that has a history.
   await database.query('drop table alerts, feed_cursors')
-  const options = { poolSize: 4, timeoutSeconds: 10, onIdleError: () => undefined }
-  const db = connectDatabase({ connection: database.url, ...options })
-  await up(db as Kysely<unknown>)
-  await db.destroy()
+  await upgrade(upAlerts)
   const second = await start(true)
   await report(second, 'k1', key, 'rejected')
   await untilOpen(second, 'command_failed', 'k1')
   expect(await alertsOf(second, 'state=all')).toMatchObject([{ kind: 'command_failed', count: 1 }])
+  await second.kill()
+  // The one that brought those of security events.
+  await database.query(`alter table security_events drop column alerted;
+    insert into security_events (kind, severity, subject, minute, detail, count, first_at, last_at)
+    values ('revoked_key', 'critical', 'k1', now(), 'x', 5, now(), now())`)
+  await upgrade(upSecurity)
+  const third = await start(true)
+  await untilLookedAt(third)
+  expect(await alertsOf(third, 'kind=security_event&state=all')).toEqual([])
 })

@@ -17,7 +17,7 @@ beforeAll(async () => {
       SWEEP_INTERVAL_SECONDS: 0.1,
       CREDENTIAL_CACHE_SECONDS: 600,
       // Bad logins are not slowed down here: it is their number that matters.
-      MQTT_FAILED_LOGINS_PER_MINUTE: 1_000_000,
+      MQTT_LOGIN_FAILURES_PER_MINUTE: 1_000_000,
     },
     { ownPostgres: true },
   )

@@ -1,5 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { type Alert, AlertKind } from '../../schemas/alerts.ts'
+import { alertsOf, untilOpen, untilResolved } from '../alerts/support.ts'
 import { createTestDatabase, type TestDatabase } from '../support/database.ts'
 import { startNetwork } from '../support/database-faults.ts'
 import { connectDevice, ROOT, startDevice } from '../support/device.ts'
@@ -38,7 +40,7 @@ async function series(of = server): Promise<Map<string, number>> {
 }
 
 /** What the process does by itself, and histograms' buckets: what they count is in their `_count`. */
-const ASIDE = /^(process|event_loop|batch|feed)_|_bucket|_sum/
+const ASIDE = /^(process|event_loop|batch|feed|alerts)_|_bucket|_sum/
 
 /** By how much each series has moved since; what did not is left out. */
 async function moved(before: Map<string, number>, of = server): Promise<Record<string, number>> {
@@ -308,6 +310,7 @@ describe('other servers', () => {
     const down = await series(cut)
     expect(down.get('database_up')).toBe(0)
     expect(down.has('feed_lag_seconds')).toBe(false)
+    expect(down.has('alerts_open{kind="feed_lag"}')).toBe(false)
     expect(down.get('mqtt_held_messages')).toBeGreaterThan(16)
     expect(down.get('mqtt_paused_connections')).toBe(1)
     network.thaw()
@@ -322,6 +325,38 @@ describe('other servers', () => {
     await cut.stop()
     await network.stop()
   })
+})
+
+test('open alerts are counted by kind, until they are resolved', async () => {
+  const scene = await startServer({}, { ownPostgres: true })
+  const open = async () =>
+    Object.fromEntries(
+      [...(await series(scene))]
+        .filter(([name]) => name.startsWith('alerts_open{'))
+        .map(([name, value]) => [/kind="(\w+)"/.exec(name)?.[1], value]),
+    )
+  const none = Object.fromEntries(AlertKind.options.map((kind) => [kind, 0]))
+  expect(await open()).toEqual(none)
+  const device = await startDevice(scene, 'c1')
+  const commands: string[] = []
+  for (const status of ['failed', 'outcome_unknown', 'outcome_unknown']) {
+    const { body } = await scene.api.post('/commands', { clientId: 'c1', action: 'print' })
+    device.ack((await device.nextCommand()).messageId)
+    await device.report(body.id, { status, attempt: 1 })
+    commands.push(body.id)
+  }
+  await untilOpen(scene, 'command_failed', 'c1')
+  const doubts = await Promise.all(commands.slice(1).map((id) => untilOpen(scene, 'outcome_unknown', id)))
+  expect(await open()).toEqual({ ...none, command_failed: 1, outcome_unknown: 2 })
+  // Acknowledging ends a failure, not a doubt.
+  for (const { id } of await alertsOf(scene)) await scene.api.post(`/alerts/${id}/acknowledge`)
+  expect(await open()).toEqual({ ...none, outcome_unknown: 2 })
+  const word = { outcome: 'completed', note: 'looked there' }
+  await scene.api.post(`/commands/${commands[1]}/executions/c1/resolve`, word)
+  await untilResolved(scene, doubts[0] as Alert)
+  expect(await open()).toEqual({ ...none, outcome_unknown: 1 })
+  device.drop()
+  await scene.stop()
 })
 
 test('the parser of this test finds what is wrong', () => {

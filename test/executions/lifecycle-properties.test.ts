@@ -1,6 +1,8 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { type Context, inDoubt, rank, transition } from '../../control/executions/lifecycle.ts'
+import type { Context } from '../../control/executions/endings.ts'
+import { transition } from '../../control/executions/lifecycle.ts'
+import { inDoubt, rank } from '../../control/executions/states.ts'
 import type { ExecutionState } from '../../db/executions.ts'
 import { isSettled, isTerminal } from '../../schemas/executions.ts'
 import { BACKOFF, delivery, faultsOf, freshExecution, run, steps, type Taken } from './support/inputs.ts'
@@ -9,6 +11,9 @@ import { BACKOFF, delivery, faultsOf, freshExecution, run, steps, type Taken } f
 const position = (state: ExecutionState): number => state.attempt * 100 + rank(state.status)
 
 const isPrincipals = ({ input }: Taken): boolean => input.type === 'retry' || input.type === 'resolve'
+
+const permitsAnother = ({ input, before, state }: Taken): boolean =>
+  state !== before && (input.type === 'retry' || (input.type === 'resolve' && input.outcome === 'retry'))
 
 /** Whatever is done in whatever order, to either delivery class. */
 const always = (holds: (taken: Taken[], end: ExecutionState, kind: ExecutionState['delivery']) => void): void =>
@@ -48,7 +53,7 @@ test('a terminal status never changes, but when a principal permits another atte
 
 test('at_most_once gets no second attempt without a principal, and at_least_once none beyond its retries', () => {
   always((taken, end, kind) => {
-    const permitted = taken.filter(({ input, before, state }) => input.type === 'retry' && state !== before).length
+    const permitted = taken.filter(permitsAnother).length
     const automatic = kind === 'at_most_once' ? 0 : end.maxRetries
     expect(end.attempt).toBeLessThanOrEqual(1 + automatic + permitted)
   })

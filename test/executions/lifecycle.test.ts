@@ -1,5 +1,7 @@
 import { describe, expect, test } from 'vitest'
-import { type Context, type Input, newExecution, transition } from '../../control/executions/lifecycle.ts'
+import type { Context } from '../../control/executions/endings.ts'
+import { type Input, transition } from '../../control/executions/lifecycle.ts'
+import { newExecution } from '../../control/executions/states.ts'
 import type { ExecutionState } from '../../db/executions.ts'
 import type { Report } from '../../schemas/messages.ts'
 
@@ -205,6 +207,24 @@ describe('time (rules 1, 5)', () => {
     }
     const told = applied(last, say({ status: 'failed', error: { code: 'TIMEOUT', message: 'by the client' } }, 'j'))
     expect(expire(applied(told, retry)).status).toBe('expired')
+  })
+
+  test('another run instead of a word about the outcome is permitted only where nobody can tell', () => {
+    const word: Input = { type: 'resolve', outcome: 'retry', ttlSeconds: 1, note: 'nothing was printed' }
+    const unknown = timeUp(applied(fresh('at_most_once'), claim(), puback()))
+    expect(unknown.status).toBe('outcome_unknown')
+    const { state, events } = transition(unknown, word, context)
+    expect(state).toMatchObject({ status: 'pending', attempt: 2, silentAttempts: [1], expiresAt: 2000 })
+    expect(events.map(({ type, attempt }) => [type, attempt])).toEqual([
+      ['execution.resolved', 1],
+      ['execution.retried', 2],
+    ])
+    // A late report was faster: what it said stands, though a retry would be permitted.
+    for (const status of ['failed', 'completed'] as const) {
+      const late = applied(unknown, say({ status }))
+      expect(late.status).toBe(status)
+      expect(transition(late, word, context)).toEqual({ state: late, events: [] })
+    }
   })
 
   test('the wait before the next attempt is a random part of a doubling bound', () => {

@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { type Input, inFlight, transition } from '../../control/executions/lifecycle.ts'
+import { type Input, transition } from '../../control/executions/lifecycle.ts'
+import { inFlight } from '../../control/executions/states.ts'
 import { listQueue } from '../../db/clients.ts'
 import { type ExecutionState, findUnsettledOfDeleted, loadClaimable, loadOpenExecutions } from '../../db/executions.ts'
 import { findDueExecutions, findNeglectedSessions, findOrphanedClaims } from '../../db/overdue-executions.ts'

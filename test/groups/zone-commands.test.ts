@@ -237,6 +237,14 @@ test("an unknown outcome ends by a principal's word, or by another run", async (
   })
   const wanted = await lose()
   expect((await resolve(wanted, 'retry')).body).toMatchObject({ status: 'pending', attempt: 2 })
+  const { items } = (await server.api.get(`/commands/${wanted}/timeline`)).body
+  expect(items.slice(-2)).toMatchObject([
+    { type: 'execution.resolved', attempt: 1, data: { outcome: 'retry', note: 'looked at it', by: 'admin' } },
+    { type: 'execution.retried', attempt: 2, data: { after: 'outcome_unknown', by: 'admin' } },
+  ])
+  // Only of what is unknown: a failure is known.
+  for (const id of [wanted, lost]) expect((await resolve(id, 'retry')).body).toMatchObject({ code: 'CONFLICT' })
+  expect((await server.api.get(`/commands/${lost}`)).body).toMatchObject({ status: 'failed', attempt: 1 })
   expect(
     (await server.api.post(`/commands/${wanted}/executions/nobody/resolve`, { outcome: 'failed', note: 'x' })).body,
   ).toMatchObject({ code: 'NOT_FOUND' })

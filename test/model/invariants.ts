@@ -1,4 +1,4 @@
-import { inFlight, rank } from '../../control/executions/lifecycle.ts'
+import { inFlight, rank } from '../../control/executions/states.ts'
 import { isTerminal } from '../../schemas/executions.ts'
 import { cannotTell } from './client.ts'
 import { isInHand } from './node.ts'

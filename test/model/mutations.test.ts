@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest'
 import * as agentRules from '../../agent/attempts.ts'
-import { type Input, inFlight, transition } from '../../control/executions/lifecycle.ts'
+import { type Input, transition } from '../../control/executions/lifecycle.ts'
+import { inFlight } from '../../control/executions/states.ts'
 import type { ExecutionState } from '../../db/executions.ts'
 import { CONFIGURATIONS } from './configurations.ts'
 import { describeViolation, explore, type Options } from './explore.ts'

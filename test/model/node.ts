@@ -1,4 +1,5 @@
-import { type Input, inFlight, lastHandedOver } from '../../control/executions/lifecycle.ts'
+import type { Input } from '../../control/executions/lifecycle.ts'
+import { inFlight, lastHandedOver } from '../../control/executions/states.ts'
 import type { ExecutionState } from '../../db/executions.ts'
 import { isSettled } from '../../schemas/executions.ts'
 import type { Move } from './rows.ts'

@@ -1,10 +1,6 @@
-import {
-  type Context,
-  type Effect,
-  type Input,
-  newExecution,
-  type Transition,
-} from '../../control/executions/lifecycle.ts'
+import type { Context, Effect, Transition } from '../../control/executions/endings.ts'
+import type { Input } from '../../control/executions/lifecycle.ts'
+import { newExecution } from '../../control/executions/states.ts'
 import type { ExecutionState } from '../../db/executions.ts'
 import type { Delivery } from '../../schemas/executions.ts'
 

@@ -111,7 +111,7 @@ describe('spoiled packets by the thousand', () => {
 
   test('leave the control plane as it was, and a device at work', async () => {
     database = await createTestDatabase()
-    server = await startServerProcess(database, { settings: { MQTT_FAILED_LOGINS_PER_MINUTE: 1_000_000 } })
+    server = await startServerProcess(database, { settings: { MQTT_LOGIN_FAILURES_PER_MINUTE: 1_000_000 } })
     const device = await startDevice(server as unknown as TestServer, 'good')
     const { body } = await server.api.post('/clients', { id: 'fuzz' })
     const login = connect({ clientId: 'fuzz', flags: 0xc2, rest: ['fuzz', body.clientKey] })

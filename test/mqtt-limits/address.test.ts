@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { senderOf } from '../../broker/gate/address.ts'
+import { senderOf } from '../../control/access/sender.ts'
 
 test.each([
   ['192.0.2.7', '192.0.2.7'],

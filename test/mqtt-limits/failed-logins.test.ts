@@ -12,7 +12,7 @@ let key: string
 
 beforeAll(async () => {
   server = await startServer({
-    MQTT_FAILED_LOGINS_PER_MINUTE: WITHIN,
+    MQTT_LOGIN_FAILURES_PER_MINUTE: WITHIN,
     MQTT_FAILED_LOGIN_DELAY_SECONDS: DELAY_SECONDS,
     LOG_LINES_PER_MINUTE: 10,
   })
@@ -95,4 +95,31 @@ test('sockets that wait for their refusal are not kept when they go on sending',
   await once(socket, 'close')
   clearInterval(flood)
   expect(performance.now() - started).toBeLessThan(LATE_MS * 0.9)
+})
+
+test('who does not wait for the refusal takes no place among those whose answer is held back', async () => {
+  const MAX_HELD = 3
+  const small = await startServer({
+    MQTT_LOGIN_FAILURES_PER_MINUTE: 1,
+    MQTT_FAILED_LOGIN_DELAY_SECONDS: 0.3,
+    MQTT_MAX_UNAUTHENTICATED_PER_ADDRESS: MAX_HELD,
+  })
+  const open = async (clientId: string) => {
+    const socket = createConnection({ port: small.mqttPort, host: '127.0.0.1' })
+    socket.on('error', () => undefined)
+    await once(socket, 'connect')
+    socket.write(connect({ clientId, flags: 0xc2, rest: [clientId, WRONG] }))
+    return socket
+  }
+  // Whether it is gone before the server knows who it was is chance: of so many, more than a few are.
+  for (let count = 0; count < 100; count++) {
+    const socket = await open(`gone-${count}`)
+    setImmediate(() => socket.resetAndDestroy())
+    await once(socket, 'close')
+  }
+  const refused = await open('stays')
+  const answer = await Promise.race([once(refused, 'data'), once(refused, 'close')])
+  expect(answer).toEqual([Buffer.from([0x20, 2, 0, 4])])
+  refused.destroy()
+  await small.stop()
 })

@@ -1,13 +1,14 @@
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { alertsOf, untilOpen } from '../alerts/support.ts'
 import { expectProblem } from '../api/support.ts'
-import { createOwnServer, type TestDatabase } from '../support/database.ts'
+import { createOwnServer, createTestDatabase, type TestDatabase } from '../support/database.ts'
 import { type Device, ROOT, startDevice } from '../support/device.ts'
 import { openStream } from '../support/event-source.ts'
 import { httpClient } from '../support/http.ts'
 import { ADMIN_TOKEN, startServer, type TestServer } from '../support/server.ts'
 import { until } from '../support/until.ts'
-import { age, fillHistory, orphans } from './support.ts'
+import { age, ageAlert, countRemovals, fillHistory, orphans } from './support.ts'
 
 /** Of its own: one of these tests keeps a transaction open, which would hold up the feed of others. */
 let database: TestDatabase
@@ -177,6 +178,70 @@ test('so does the news of an alert that was acknowledged when its command was go
   expect(await news()).toHaveLength(1)
   await server.sql("update events set at = at - interval '31 days' where command_id = $1", [id])
   await until(async () => (await news()).length === 0, 'the news is gone')
+})
+
+test('an alert that was resolved longer ago is removed; one that is not, or was lately, stays', async () => {
+  const ended = async (): Promise<string> => {
+    await finished('failed')
+    const { id } = await untilOpen(server, 'command_failed', 'd1')
+    expect((await server.api.post(`/alerts/${id}/acknowledge`, {})).body.state).toBe('resolved')
+    return id
+  }
+  const late = await ageAlert(server.sql, await ended(), 400)
+  await server.sql("update alerts set resolved_at = clock_timestamp() - interval '29 days' where id = $1", [late])
+  await finished('outcome_unknown')
+  const { id: doubt } = await until(
+    async () => (await alertsOf(server, 'kind=outcome_unknown&clientId=d1'))[0],
+    'the alert of an unknown outcome',
+  )
+  const open = await ageAlert(server.sql, doubt, 400)
+  const old = await ageAlert(server.sql, await ended(), 31)
+  await until(
+    async () => (await server.sql('select 1 from alerts where id = $1', [old])).length === 0,
+    'the old alert is gone',
+  )
+  expectProblem(await server.api.post(`/alerts/${old}/acknowledge`, {}), 404, 'NOT_FOUND')
+  const left = (await alertsOf(server, 'state=all&clientId=d1')).map(({ id }) => id)
+  expect(left).toEqual(expect.arrayContaining([late, open]))
+  expect(left).not.toContain(old)
+})
+
+test('alerts and audit rows go in batches, and the audit by a setting of its own', async () => {
+  const BATCH = 4
+  const DAYS = { RETENTION_DAYS: 0, AUDIT_KEEP_DAYS: 10, RETENTION_BATCH: BATCH, RETENTION_INTERVAL_SECONDS: 0.05 }
+  const many = await createTestDatabase()
+  for (const table of ['alerts', 'audit']) await countRemovals(many.query, table)
+  await many.query(`
+    insert into alerts (id, kind, subject, severity, message, details, count, opened_at, last_at, resolved_at, resolution)
+    select (lpad(to_hex(floor(date_part('epoch', at) * 1000)::bigint), 12, '0') || '7' || substr(md5(n::text), 1, 3)
+        || '8' || substr(md5(n::text), 1, 15))::uuid, 'feed_lag', 'feed', 'critical', 'x', '{}', 1, at, at, at, 'x'
+    from generate_series(1, 50) n, lateral (select clock_timestamp() - interval '31 days' as at) t;
+    insert into audit (at, kind, subject) select clock_timestamp() - make_interval(days => n), 'client.created', 'client:x'
+    from generate_series(1, 50) n`)
+  const rows = async (table: string) => (await many.query(`select 1 from ${table}`)).length
+  const removed = (table: string) =>
+    many.query<{ most: number; n: number }>(
+      'select max(n)::int as most, sum(n)::int as n from removals where of = $1 group by of',
+      [table],
+    )
+  const first = await startServer(DAYS, { database: many })
+  await until(async () => (await removed('audit'))[0]?.n === 41, 'the old audit rows are gone')
+  expect(await removed('audit')).toEqual([{ most: BATCH, n: 41 }])
+  const { items } = (await first.api.get('/audit?subject=client:x')).body
+  expect(items).toHaveLength(9)
+  await first.stop()
+  expect(await rows('alerts')).toBe(50)
+
+  const second = await startServer({ ...DAYS, RETENTION_DAYS: 30, AUDIT_KEEP_DAYS: 0 }, { database: many })
+  await second.sql("update audit set at = at - interval '100 years'")
+  await until(async () => (await rows('alerts')) === 0, 'the old alerts are gone')
+  expect(await removed('alerts')).toEqual([{ most: BATCH, n: 50 }])
+  expect(await removed('audit')).toEqual([{ most: BATCH, n: 41 }])
+  const text = await (await fetch(new URL('/metrics', second.http))).text()
+  expect(text).toContain('signalbox_retention_removed_total{kind="alerts"} 50\n')
+  expect(text).toContain('signalbox_retention_removed_total{kind="audit"} 0\n')
+  await second.stop()
+  await many.drop()
 })
 
 test('a stream that resumes at an event that is gone goes on with what is there', async () => {

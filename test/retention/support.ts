@@ -34,6 +34,28 @@ export async function age(sql: Sql, id: string, days: number): Promise<string> {
   return older
 }
 
+/** Sets an alert back in time, as if it had been opened, and resolved if it was, `days` ago; answers its id of then. */
+export async function ageAlert(sql: Sql, id: string, days: number): Promise<string> {
+  const older = olderId(id, days)
+  await sql(
+    `update alerts set id = $2, opened_at = opened_at - make_interval(days => $3), last_at = last_at - make_interval(days => $3),
+      resolved_at = resolved_at - make_interval(days => $3) where id = $1`,
+    [id, older, days],
+  )
+  return older
+}
+
+/** Keeps, in a table `removals`, how many rows each statement removes from this one. */
+export async function countRemovals(sql: Sql, table: string): Promise<void> {
+  await sql(
+    `create table if not exists removals (of text, n integer);
+    create or replace function count_removals() returns trigger language plpgsql as $$
+      begin insert into removals select tg_table_name, count(*) from gone having count(*) > 0; return null; end $$;
+    create trigger count_removals after delete on ${table} referencing old table as gone
+      for each statement execute function count_removals()`,
+  )
+}
+
 /** Commands for one client that ended (or not) `days` ago, with the events of their lives. */
 export async function fillHistory(
   sql: Sql,

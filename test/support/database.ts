@@ -34,10 +34,10 @@ export async function createOwnServer(): Promise<TestDatabase> {
   }
 }
 
-/** A database of its own, cloned from the migrated template. */
-export async function createTestDatabase(): Promise<TestDatabase> {
+/** A database of its own, cloned from the migrated template, or empty. */
+export async function createTestDatabase({ empty = false } = {}): Promise<TestDatabase> {
   const name = `t_${randomBytes(6).toString('hex')}`
-  await withAdmin((admin) => admin.query(`create database ${name} template signalbox`))
+  await withAdmin((admin) => admin.query(`create database ${name} template ${empty ? 'template0' : 'signalbox'}`))
   const url = databaseUrl(name)
   const pool = new pg.Pool({ connectionString: url, max: 2 })
   pool.on('error', () => undefined)

@@ -2,7 +2,6 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { TestProject } from 'vitest/node'
-import { connectDatabase } from '../../db/connect.ts'
 import { startEmbeddedPostgres } from '../../db/embedded-postgres.ts'
 import { migrate } from '../../db/migrate.ts'
 import { silent } from './silent-log.ts'
@@ -18,14 +17,7 @@ declare module 'vitest' {
 export default async function setup(project: TestProject) {
   const directory = mkdtempSync(join(tmpdir(), 'signalbox-test-'))
   const postgres = await startEmbeddedPostgres({ dataDir: join(directory, 'postgres'), log: silent })
-  const db = connectDatabase({
-    connection: postgres.connection,
-    poolSize: 4,
-    timeoutSeconds: 10,
-    onIdleError: () => undefined,
-  })
-  await migrate(db)
-  await db.destroy()
+  await migrate({ connection: postgres.connection, timeoutSeconds: 10 })
   project.provide('postgresUrl', postgres.url)
   return async () => {
     await postgres.stop()

@@ -1,12 +1,7 @@
 import fc from 'fast-check'
-import {
-  type Context,
-  type Input,
-  inFlight,
-  newExecution,
-  type Transition,
-  transition,
-} from '../../../control/executions/lifecycle.ts'
+import type { Context, Transition } from '../../../control/executions/endings.ts'
+import { type Input, transition } from '../../../control/executions/lifecycle.ts'
+import { inFlight, newExecution } from '../../../control/executions/states.ts'
 import type { ExecutionState } from '../../../db/executions.ts'
 import { isSettled, isTerminal } from '../../../schemas/executions.ts'
 import { ReportStatus } from '../../../schemas/messages.ts'
@@ -45,6 +40,12 @@ export const named: fc.Arbitrary<Input> = fc.oneof(
   fc.record({
     type: type('resolve'),
     outcome: fc.constantFrom('completed' as const, 'failed' as const),
+    note: fc.constant('looked'),
+  }),
+  fc.record({
+    type: type('resolve'),
+    outcome: fc.constant('retry' as const),
+    ttlSeconds: fc.constantFrom(1, 1_000_000),
     note: fc.constant('looked'),
   }),
   fc.constantFrom<Input>({ type: 'expire' }, { type: 'timeout' }, { type: 'due' }, { type: 'abandon' }),

@@ -1,4 +1,4 @@
-import { plainAddress } from '../../control/access/actor.ts'
+import { plainAddress } from './actor.ts'
 
 /** What counts as one sender: an IPv4 address, or the 64 bits of an IPv6 address that a provider hands out as one. */
 export function senderOf(from: string): string {
