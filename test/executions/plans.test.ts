@@ -5,8 +5,8 @@ import { startDevice } from '../support/device.ts'
 import { startServer } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
-const HISTORY = 5000
-const COMMANDS = 100
+const HISTORY = 3000
+const COMMANDS = 40
 /** Eight statements that look at one command, its execution, its client and its key. */
 const ROWS_PER_COMMAND = 40
 
@@ -27,7 +27,7 @@ test('what a command costs does not depend on when PostgreSQL last looked at the
   // Every statement is planned for good on tables of which PostgreSQL knows that they are tiny.
   await work()
   for (const table of ['clients', 'commands', 'executions', 'events']) await sql(`analyze ${table}`)
-  for (let round = 0; round < 20; round++) await work()
+  for (let round = 0; round < 12; round++) await work()
   await fillHistory(sql, { count: HISTORY, days: 1, clientId: 'd1' })
   const rowsRead = async (): Promise<number> => {
     const [row] = await sql<{ rows: number }>(`
