@@ -6,6 +6,7 @@ import { up as groups } from './migrations/0002-groups.ts'
 import { up as alerts } from './migrations/0003-alerts.ts'
 import { up as governance } from './migrations/0005-governance.ts'
 import { up as severeSecurityEvents } from './migrations/0008-severe-security-events.ts'
+import { up as openWork } from './migrations/0010-open-work.ts'
 
 /** Frozen once released: a change is a new number. */
 const MIGRATIONS: Record<string, Migration> = {
@@ -14,6 +15,7 @@ const MIGRATIONS: Record<string, Migration> = {
   '0003-alerts': { up: alerts },
   '0005-governance': { up: governance },
   '0008-severe-security-events': { up: severeSecurityEvents },
+  '0010-open-work': { up: openWork },
 }
 
 /**
