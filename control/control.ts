@@ -186,11 +186,12 @@ export function createControl(deps: ControlDeps): Control {
   observeSessions(metrics, sessions, settings.METRICS_MAX_LABEL_VALUES)
   ledger.onChange(metrics.executionChanged)
   const writers = [commandInserts, sessions, uplink, ledger]
-  // A place in the window, or work that has become claimable, is news for the client's session.
+  // Work that has become claimable is news for the client's session; so is a place in the window, if anything waits for it.
   ledger.onChange(({ clientId }, before, after) => {
     const freed = inFlight(before.status) && !inFlight(after.status)
     const claimable = !isSettled(after.status) && after.status === 'pending' && after.notBefore === null
-    if (freed || claimable) dispatch.wake(sessions.get(clientId))
+    const session = sessions.get(clientId)
+    if (claimable || (freed && session?.drained === false)) dispatch.wake(session)
   })
 
   return {

@@ -27,7 +27,12 @@ export interface Claimable extends StoredExecution {
   payload: Json | undefined
   priority: number
   target: Target
+  /** Places that were free in the client's window. */
+  room: number
 }
+
+/** What one claim takes at most of what passes the window. */
+export const MAX_URGENT = 100
 
 /** A claim that may have reached the client: of which attempt, and the journal that the session had published, if any. */
 export interface Handover {
@@ -167,25 +172,28 @@ export async function loadClaimable(
       payload: Json | null
       priority: number
       target: Target
+      room: number
     }
   >`
-    select ${STATE}, s.epoch as session, c.payload, e.priority, c.target
+    select ${STATE}, s.epoch as session, c.payload, e.priority, c.target, w.room
     from ${rows(sessions.map(({ clientId, epoch, uncertain }) => ({ client_id: clientId, epoch, uncertain })))}
       as s(client_id text, epoch bigint, uncertain boolean)
     cross join lateral (
       select max_in_flight from clients where id = s.client_id and session_epoch = s.epoch and not disabled offset 0
     ) k
-    cross join lateral (select count(*)::integer as size from ${openOf(sql`s.client_id`)} o) busy
+    cross join lateral (
+      select greatest(k.max_in_flight - count(*)::integer, 0) as room from ${openOf(sql`s.client_id`)} o
+    ) w
     cross join lateral (
       (select p.* from executions p
         where p.client_id = s.client_id and p.status = 'pending' and p.priority = 10
           and p.not_before is null and p.expires_at > clock_timestamp()
-        order by p.command_id limit 100)
+        order by p.command_id limit ${MAX_URGENT})
       union all
       (select p.* from executions p
         where p.client_id = s.client_id and p.status = 'pending' and p.priority < 10
           and p.not_before is null and p.expires_at > clock_timestamp()
-        order by p.priority desc, p.command_id limit greatest(k.max_in_flight - busy.size, 0))
+        order by p.priority desc, p.command_id limit w.room)
       union all
       (select p.* from ${openOf(sql`s.client_id`)} p where s.uncertain and p.status = 'queued' and p.epoch = s.epoch)
     ) e
@@ -197,6 +205,7 @@ export async function loadClaimable(
     payload: row.payload ?? undefined,
     priority: row.priority,
     target: row.target,
+    room: row.room,
   }))
 }
 

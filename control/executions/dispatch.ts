@@ -1,6 +1,6 @@
 import type { Logger } from 'pino'
 import type { Db } from '../../db/connect.ts'
-import { type ExecutionKey, type ExecutionState, loadMessages } from '../../db/executions.ts'
+import { type ExecutionKey, type ExecutionState, loadMessages, MAX_URGENT } from '../../db/executions.ts'
 import type { Target } from '../../schemas/commands.ts'
 import type { CancelMessage, CommandMessage } from '../../schemas/messages.ts'
 import type { Session } from '../sessions/sessions.ts'
@@ -48,6 +48,12 @@ export interface DispatchDeps {
   passed?(point: 'claim-committed' | 'forwarded'): void
 }
 
+/** Whether nothing is left of what waited: the claim took less than it could have. */
+const isAll = (claimed: Claimed[]): boolean => {
+  const urgent = claimed.filter(({ priority }) => priority === 10).length
+  return urgent < MAX_URGENT && claimed.length - urgent < (claimed[0]?.room ?? 0)
+}
+
 const keyOf = (commandId: string, attempt: number): string => `${commandId} ${attempt}`
 
 export function createDispatch(deps: DispatchDeps): Dispatch {
@@ -61,6 +67,7 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
 
   function wake(session: Session | undefined): void {
     if (!session || !writable(session)) return
+    session.drained = false
     const current = busy.get(session)
     if (current) {
       current.again = true
@@ -86,6 +93,7 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
   async function claimOnce(session: Session): Promise<void> {
     const claimed = await deps.ledger.claim(claimant(session))
     session.uncertain = false
+    session.drained = isAll(claimed)
     if (claimed.length > 0) deps.passed?.('claim-committed')
     for (const item of claimed) take(session, item.commandId, item.state)
     for (const item of claimed) {

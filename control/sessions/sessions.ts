@@ -38,6 +38,8 @@ export interface Session {
   readonly forwarded: Set<string>
   /** Attempts that are claimed and not known to be written yet, as `commandId attempt`. */
   readonly inHand: Map<string, InHand>
+  /** The last claim took all that waited, and nobody has said since that there is more. */
+  drained: boolean
   /** Something failed between a claim and its write: the next claim looks for what is left over. */
   uncertain: boolean
 }
@@ -132,6 +134,7 @@ export function createSessions(deps: SessionsDeps): Sessions {
       ending: false,
       forwarded: new Set(),
       inHand: new Map(),
+      drained: false,
       uncertain: false,
     }
     live.set(clientId, session)

@@ -44,6 +44,7 @@ function listeningSession(clientId: string): Session {
     ending: false,
     forwarded: new Set(),
     inHand: new Map(),
+    drained: false,
     uncertain: false,
   }
 }
