@@ -1,11 +1,12 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { type AddressInfo, connect, createServer } from 'node:net'
+import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connectAsync, type MqttClient } from 'mqtt'
 import { type Run, run } from '../../cli/support/run.ts'
+import { freePort } from '../../support/free-port.ts'
 import { ADMIN_TOKEN } from '../../support/http.ts'
 import { until } from '../../support/until.ts'
 
@@ -40,15 +41,6 @@ export async function createFolder(): Promise<Folder> {
       }),
     remove: () => rmSync(path, { recursive: true }),
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
 }
 
 export interface Mosquitto {
