@@ -3,9 +3,12 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { parseSettings, Settings } from '../../schemas/settings.ts'
 import { hasTool } from '../support/tools.ts'
+
+// Each test starts processes; on a busy machine that takes its time.
+vi.setConfig({ testTimeout: 90_000 })
 
 const run = promisify(execFile)
 const SECRETS = { POSTGRES_PASSWORD: 'p4ssw0rdOfThisTest', ADMIN_TOKEN: 'sbt_0123456789abcdefghijkl' }

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { chmodSync, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { createTestDatabase, type TestDatabase } from '../support/database.ts'
 import { closeDatabase, type Network, reopenDatabase, startNetwork } from '../support/database-faults.ts'
 import { freePort } from '../support/free-port.ts'
@@ -11,6 +11,9 @@ import { ADMIN_TOKEN } from '../support/http.ts'
 import { hasTool } from '../support/tools.ts'
 import { until } from '../support/until.ts'
 import { build, type Image, inContext, parseDockerfile } from './support/dockerfile.ts'
+
+// Each test starts processes; on a busy machine that takes its time.
+vi.setConfig({ testTimeout: 90_000 })
 
 /** Who stands for the user of the image, if we may become somebody else. */
 const NOBODY = process.getuid?.() === 0 ? { uid: 65_534, gid: 65_534 } : {}
@@ -91,10 +94,14 @@ describe.skipIf(!hasTool('npm', 'npm'))('the image', () => {
     const ended = once(server, 'exit')
     let output = ''
     for (const stream of [server.stdout, server.stderr]) stream.on('data', (chunk: Buffer) => (output += chunk))
-    await until(() => {
-      if (server.exitCode !== null) throw new Error(output)
-      return output.includes('Signalbox is ready')
-    }, 'ready')
+    await until(
+      () => {
+        if (server.exitCode !== null) throw new Error(output)
+        return output.includes('Signalbox is ready')
+      },
+      'ready',
+      60_000,
+    )
     expect(await check(port)).toBe(0)
     await closeDatabase(database)
     expect(await check(port)).toBe(1)

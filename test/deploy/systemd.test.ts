@@ -79,7 +79,8 @@ async function addressOf(child: ChildProcess, stdout: () => string, stderr: () =
   await until(
     () => {
       if (child.exitCode !== null) throw new Error(stderr())
-      return stdout().includes('Signalbox is ready')
+      // The last of the lines that tell where it is.
+      return /^ +Database .+\n/m.test(stdout())
     },
     'ready',
     60_000,

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { own, register } from '../broker/support/scene.ts'
 import { createTestDatabase, type TestDatabase } from '../support/database.ts'
 import { connectDevice } from '../support/device.ts'
@@ -13,6 +13,9 @@ import {
   startMosquitto,
   untilBridge,
 } from './support/technicians.ts'
+
+// Each test starts processes; on a busy machine that takes its time.
+vi.setConfig({ testTimeout: 90_000 })
 
 describe.skipIf(!hasTool('mosquitto', 'mosquitto'))('a bridge whose server is killed', () => {
   let database: TestDatabase

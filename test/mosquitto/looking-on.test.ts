@@ -1,7 +1,7 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { readFileSync, statSync } from 'node:fs'
+import { readFileSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { commandsOf, logged, own } from '../broker/support/scene.ts'
 import { type Device, ROOT, startDevice } from '../support/device.ts'
 import { startServer, type TestServer } from '../support/server.ts'
@@ -15,6 +15,9 @@ import {
   startMosquitto,
   untilBridge,
 } from './support/technicians.ts'
+
+// Each test starts processes; on a busy machine that takes its time.
+vi.setConfig({ testTimeout: 90_000 })
 
 const FILE = 'mosquitto.d/signalbox.conf'
 const missing = [hasTool('mosquitto', 'mosquitto'), hasTool('mosquitto_sub', 'mosquitto-clients')].includes(false)
@@ -190,7 +193,7 @@ describe.skipIf(missing)("the technicians' broker", () => {
 
     await mosquitto.stop()
     expect(await folder.writeBridge(server, '--name', 'again')).toMatchObject({ code: 0 })
-    execFileSync('rm', [join(folder.path, FILE)])
+    rmSync(join(folder.path, FILE))
     mosquitto = await startMosquitto(folder)
     const after = await lookOn(folder, 5)
     await untilBridge(after, '1')

@@ -1,13 +1,16 @@
 import { cpSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { own, register } from '../broker/support/scene.ts'
 import { issueCertificate } from '../support/certificate.ts'
 import { startServer, type TestServer } from '../support/server.ts'
 import { hasTool } from '../support/tools.ts'
 import { until } from '../support/until.ts'
 import { createFolder, type Folder, lookOn, startMosquitto, untilBridge } from './support/technicians.ts'
+
+// Each test starts processes; on a busy machine that takes its time.
+vi.setConfig({ testTimeout: 90_000 })
 
 const missing = [hasTool('mosquitto', 'mosquitto'), hasTool('openssl', 'openssl')].includes(false)
 
