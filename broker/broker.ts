@@ -9,6 +9,7 @@ import { maySubscribe } from './access.ts'
 import type { AedesClient } from './aedes-internals.ts'
 import { type Assembly, assemble, type BrokerPorts } from './assembly.ts'
 import { createAuthentication } from './authenticate.ts'
+import { tellBridges } from './bridges.ts'
 import { type Connection, createConnections } from './connections.ts'
 import { createLimitedLog } from './limited-log.ts'
 import { observeConnections } from './observe.ts'
@@ -38,12 +39,15 @@ export function createBroker({ settings, log }: { settings: Settings; log: Logge
 
   async function attach(control: Control): Promise<void> {
     observeConnections(control.metrics, connections, settings.MAX_HELD_REPORTS)
+    const persistence = createPersistence((client, messageId) =>
+      connections.of(client).packetIds.release(messageId ?? 0),
+    )
     assembly = await assemble({
       settings,
       log,
       limitedLog,
       connections,
-      persistence: createPersistence((client, messageId) => connections.of(client).packetIds.release(messageId ?? 0)),
+      persistence,
       policy: {
         ...createAuthentication({ settings, log, control, connections, outlet: transport }),
         publish: createReceiver({ settings, limitedLog, control }),
@@ -52,6 +56,7 @@ export function createBroker({ settings, log }: { settings: Settings; log: Logge
       },
     })
     listenToAedes(control)
+    tellBridges(assembly.aedes, { root, log, control, connections, retained: persistence.retained })
     scan = setInterval(closeSilentReaders, 1000)
     scan.unref()
   }

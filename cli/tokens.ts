@@ -3,6 +3,7 @@ import type { ListedPrincipal, Role, Token } from '../schemas/principals.ts'
 import { path, readList } from './api-client.ts'
 import { limitOption, onApi } from './api-command.ts'
 import { table } from './output.ts'
+import { addBridge } from './tokens/bridge.ts'
 
 export function addTokens(program: Command): void {
   const tokens = program.command('tokens').description('what principals call the API with')
@@ -67,4 +68,6 @@ export function addTokens(program: Command): void {
       out.show({ id, revoked: true }, () => `${id} is revoked`)
     },
   )
+
+  addBridge(tokens)
 }

@@ -14,6 +14,7 @@ import { createTokenUse } from './access/token-use.ts'
 import { type Actions, createActions } from './actions/actions.ts'
 import { createAlertFollower } from './alerts/follower.ts'
 import { createRefusals, type Refusals } from './alerts/refusals.ts'
+import { deletedClients } from './clients/deleted-clients.ts'
 import { createWatch, type Watch } from './commands/await-command.ts'
 import { type CreateCommandDeps, createCommandInserts } from './commands/create-command.ts'
 import { createDispatch, type Dispatch } from './executions/dispatch.ts'
@@ -55,6 +56,8 @@ export interface Control {
   commandInserts: CreateCommandDeps['commandInserts']
   metrics: Metrics
   passed?: Passed
+  /** Every id that was deleted and not used again, a page at a time. */
+  deletedClients(): AsyncIterable<string[]>
   /** Brings the world of before the start in order: dead sessions, retained topics. Call it before the doors open. */
   recover(): Promise<void>
   /** Starts what runs by the clock. */
@@ -215,6 +218,7 @@ export function createControl(deps: ControlDeps): Control {
     commandInserts,
     metrics,
     ...hooks,
+    deletedClients: () => deletedClients(db),
     async recover() {
       await checkTimeZone(db, settings.DAY_TIME_ZONE)
       await actions.load()

@@ -114,6 +114,13 @@ export async function updateClient(db: Audited, id: string, change: ClientChange
   return found.rows[0] && findClient(db, id)
 }
 
+/** Ids of deleted clients, in pages by id. */
+export async function listDeleted(db: Db, after: string, limit: number): Promise<string[]> {
+  const found = await sql<{ id: string }>`
+    select id from clients where deleted_at is not null and id > ${after} order by id limit ${limit}`.execute(db)
+  return found.rows.map(({ id }) => id)
+}
+
 /** Soft: history stays. Answers false if there is no such client. */
 export async function deleteClient(db: Audited, id: string): Promise<boolean> {
   const found = await sql<{ id: string }>`

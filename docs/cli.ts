@@ -10,6 +10,7 @@ Made by \`npm run docs:cli\` from the program itself.
 From a clone: \`npx signalbox …\`, or \`node_modules/.bin/node cli/main.ts …\`. Every command explains itself with \`--help\`.
 
 - Commands that talk to a server find it by \`--url\` or \`SIGNALBOX_URL\` (default \`http://127.0.0.1:3000\`), and themselves by \`--token\` or \`SIGNALBOX_TOKEN\`. The variable is better: no process list shows it.
+- Settings, \`SIGNALBOX_TOKEN\` and \`SIGNALBOX_CLIENT_KEY\` may also be files of these names in the folder that \`CREDENTIALS_DIRECTORY\` names, as systemd and container engines hand over secrets. A variable that is set counts for more.
 - Data is on stdout, progress and faults on stderr. On a terminal progress is a bar; elsewhere, or with \`NO_COLOR\`, it is plain lines: no colour, no cursor movement.
 - \`--json\` prints one JSON document on stdout and nothing else: what the API answered. Lists are \`{items, nextCursor}\`; \`nextCursor\` is \`null\` if these are all. \`watch --json\` prints one event per line.
 - Control characters in what devices and people typed are shown escaped (\`\\u001b\`).
@@ -48,6 +49,8 @@ signalbox simulate --clients 300 --zones A,B,C --duration 60 --json
 \`simulate\` runs the agent that real devices run, many in one process, one process per core at most, each device with a network of its own that fails by chance. What a device does follows from \`--seed\` and its number. Without \`--journal-dir\` the journals are in memory: at the end of the simulation they are gone, and what was unfinished is \`outcome_unknown\` at the next one.
 
 \`doctor\` lists every setting with its value and meaning, secrets masked, and tries what a server needs: the ports, a database. The embedded PostgreSQL is tried in a temporary folder, so a running server is left alone.
+
+\`tokens bridge\` makes a principal \`mosquitto\`, a technician, if there is none, and a token for each file that it writes. An existing file is never overwritten: revoke its token, remove it, and write it anew.
 
 Completion: \`source <(signalbox completion bash)\`, the same for zsh, \`signalbox completion fish | source\`.
 

@@ -11,7 +11,11 @@ export const own = (clientId: string, rest: string): string => `${ROOT}/clients/
 export const commandsOf = (clientId: string): string => own(clientId, 'commands')
 
 /** Registers a client; answers its key. */
-export async function register(server: TestServer, id: string, body: Record<string, unknown> = {}): Promise<string> {
+export async function register(
+  server: Pick<TestServer, 'api'>,
+  id: string,
+  body: Record<string, unknown> = {},
+): Promise<string> {
   const { status, body: created } = await server.api.post('/clients', { id, ...body })
   expect(status, JSON.stringify(created)).toBe(201)
   return created.clientKey
