@@ -1,5 +1,4 @@
-import { execFileSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { request } from 'node:https'
 import { connect as openSocket } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -7,6 +6,7 @@ import { join } from 'node:path'
 import { connect as openTls } from 'node:tls'
 import { connectAsync, type MqttClient } from 'mqtt'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { issueCertificate } from '../support/certificate.ts'
 import { ROOT } from '../support/device.ts'
 import { ADMIN_TOKEN, startServer, type TestServer } from '../support/server.ts'
 import { hasTool } from '../support/tools.ts'
@@ -16,20 +16,7 @@ import { register } from './support/scene.ts'
 const folder = mkdtempSync(join(tmpdir(), 'signalbox-tls-'))
 const file = (name: string): string => join(folder, name)
 
-/** Makes a certificate for loopback, signed by itself, and puts it in place as a renewal would: file by file. */
-function issue(name: string): void {
-  execFileSync(
-    'openssl',
-    [
-      ...'req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2'.split(' '),
-      ...['-keyout', file('new.key'), '-out', file('new.crt'), '-subj', `/CN=${name}`],
-      ...['-addext', 'subjectAltName=IP:127.0.0.1,IP:127.0.0.2,DNS:localhost'],
-    ],
-    { stdio: 'ignore' },
-  )
-  renameSync(file('new.crt'), file('server.crt'))
-  renameSync(file('new.key'), file('server.key'))
-}
+const issue = (name: string): void => issueCertificate(folder, name)
 
 describe.skipIf(!hasTool('openssl', 'openssl'))('with a certificate', () => {
   let server: TestServer
