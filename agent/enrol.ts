@@ -50,7 +50,8 @@ export async function enrol(options: EnrolOptions): Promise<{ clientId: string; 
       throw new EnrolmentRefusedError(answer.refusal)
     }
     log.warn({ url: link.url, reason: answer.failure }, 'Could not enrol')
-    await sleep(answer.waitMs ?? reconnectDelay(retry, failures), undefined, { signal })
+    const waitMs = Math.max(answer.waitMs ?? 0, reconnectDelay(retry, failures))
+    await sleep(waitMs, undefined, { signal })
   }
 }
 
@@ -75,7 +76,7 @@ async function redeem({ link, clientId, signal }: EnrolOptions, clientKey: strin
     return { failure: cause instanceof Error ? `${message}: ${cause.message}` : message }
   }
   const { ok, status, headers } = response
-  if (status === 429) return { failure: 'too many attempts', waitMs: Number(headers.get('retry-after') ?? 30) * 1000 }
+  if (status === 429) return { failure: 'too many attempts', waitMs: retryAfterMs(headers) }
   if (status >= 500) return { failure: `status ${status}` }
   const body = parseJson(text)
   const redeemed = Redeemed.safeParse(body)
@@ -84,6 +85,12 @@ async function redeem({ link, clientId, signal }: EnrolOptions, clientKey: strin
   if (problem.success) return { refusal: problem.data.detail }
   // A network that asks for a login first answers in the server's place, for a while.
   return { failure: `what answers is not Signalbox (status ${status})` }
+}
+
+/** Bounded: a proxy on the way may say anything. A date, which we never send, counts as nothing. */
+function retryAfterMs(headers: Headers): number {
+  const seconds = Number(headers.get('retry-after'))
+  return Number.isFinite(seconds) ? Math.min(Math.max(seconds, 0), 60) * 1000 : 0
 }
 
 function parseJson(text: string): unknown {
