@@ -2,7 +2,8 @@ import { STATUS_CODES } from 'node:http'
 import type { Context, Next } from 'koa'
 import type { Logger } from 'pino'
 import { asAppError } from '../control/as-app-error.ts'
-import { AppError, ERROR_STATUS, LimitError } from '../schemas/errors.ts'
+import { AppError, ERROR_STATUS, type InputFault, LimitError } from '../schemas/errors.ts'
+import { withoutSecrets } from '../schemas/secrets.ts'
 import { rateLimitHeaders } from './rate-limit.ts'
 
 /** What the router leaves: no such path, or not with this method (its Allow header says which). */
@@ -25,6 +26,12 @@ export function problems(log: Logger) {
   }
 }
 
+/** What was sent as a path or as a field's name comes back here, and may be shown where the caller shows errors. */
+const presentable = ({ path, message }: InputFault): InputFault => ({
+  path: withoutSecrets(path),
+  message: withoutSecrets(message),
+})
+
 function answer(ctx: Context, problem: AppError): void {
   const { code, message, faults, extensions } = problem
   const status = ERROR_STATUS[code]
@@ -34,9 +41,9 @@ function answer(ctx: Context, problem: AppError): void {
     title: STATUS_CODES[status] ?? code,
     status,
     code,
-    detail: message,
-    instance: ctx.path,
-    ...(faults ? { errors: faults } : {}),
+    detail: withoutSecrets(message),
+    instance: withoutSecrets(ctx.path),
+    ...(faults ? { errors: faults.map(presentable) } : {}),
     ...extensions,
   }
   ctx.type = 'application/problem+json'

@@ -1,11 +1,13 @@
 import Router from '@koa/router'
 import type { Context } from 'koa'
 import type { z } from 'zod'
-import { type Actor, plainAddress } from '../control/access/actor.ts'
+import { type Actor, type Origin, plainAddress } from '../control/access/actor.ts'
 import type { ClientCredential } from '../control/access/authenticate.ts'
+import { wrongSecret } from '../control/access/login-throttle.ts'
 import { authorize, type Permission } from '../control/access/permissions.ts'
+import type { Noticed } from '../control/access/security-log.ts'
 import type { Control } from '../control/control.ts'
-import { AppError, invalidInput, LimitError } from '../schemas/errors.ts'
+import { AppError, invalidInput } from '../schemas/errors.ts'
 import { jsonFault } from '../schemas/json.ts'
 
 /** What a handler gets: parsed and authorised. */
@@ -13,10 +15,12 @@ export interface RouteInput<Params, Query, Body> {
   params: Params
   query: Query
   body: Body
-  /** Who asks; not where the permission is `client`. */
+  /** Who asks; where the permission is a principal's. */
   actor: Actor
   /** Only where the permission is `client`. */
   client: ClientCredential
+  /** Only where the permission is `anyone`. */
+  origin: Origin
   /** Header values by lower-case name. */
   header(name: string): string | undefined
   /** Aborted when the caller is gone, its token ends or the server stops. Only who waits or streams asks for it. */
@@ -35,8 +39,8 @@ export interface Route {
   /** Below /api, in @koa/router's syntax. */
   path: string
   summary: string
-  /** What a principal needs; `client`: a client's own door, opened by its key. */
-  permission: Permission | 'client'
+  /** What a principal needs; `client`: a client's own door, opened by its key; `anyone`: the body has what it takes. */
+  permission: Permission | 'client' | 'anyone'
   params?: z.ZodType
   query?: z.ZodType
   body?: z.ZodType
@@ -75,7 +79,7 @@ export interface MountOptions {
   checkResponses: boolean
 }
 
-type Caller = { actor: Actor } | { client: ClientCredential }
+type Caller = { actor: Actor } | { client: ClientCredential } | { origin: Origin }
 
 /** Each request: authenticate, authorise, parse, call, answer. */
 export function mount(routes: Route[], options: MountOptions): Router {
@@ -132,10 +136,14 @@ const FORBIDDEN = ['FORBIDDEN', 'ACTION_NOT_ALLOWED']
 
 function noteForbidden(ctx: Context, caller: Caller, { securityLog }: Admission, error: unknown): void {
   if (!(error instanceof AppError) || !FORBIDDEN.includes(error.code)) return
-  const subject = 'actor' in caller ? caller.actor.principal.name : caller.client.id
-  const who = 'actor' in caller ? { principal: subject } : { clientId: subject }
   const detail = `${ctx.method} ${ctx.path}: ${error.message}`
-  securityLog.note({ kind: 'forbidden_action', subject, ...who, address: addressOf(ctx), detail })
+  securityLog.note({ kind: 'forbidden_action', ...whoIs(caller), address: addressOf(ctx), detail })
+}
+
+function whoIs(caller: Caller): Pick<Noticed, 'subject' | 'principal' | 'clientId'> {
+  if ('actor' in caller) return { subject: caller.actor.principal.name, principal: caller.actor.principal.name }
+  if ('client' in caller) return { subject: caller.client.id, clientId: caller.client.id }
+  return { subject: caller.origin.address }
 }
 
 const addressOf = (ctx: Context): string => plainAddress(ctx.req.socket.remoteAddress)
@@ -146,10 +154,14 @@ async function authenticate(
   permission: Route['permission'],
   { authenticator, loginThrottle, refusals, securityLog }: Admission,
 ): Promise<Caller> {
+  const origin = { address: addressOf(ctx), requestId: ctx.state.requestId }
+  if (permission === 'anyone') return { origin }
   const secret = /^Bearer +(\S+)$/i.exec(ctx.get('authorization'))?.[1]
   const [what, form] = permission === 'client' ? ['client key', 'sbk_'] : ['API token', 'sbt_']
-  if (secret === undefined) throw unauthorized(`Give your ${what}: Authorization: Bearer ${form}…`)
-  const address = addressOf(ctx)
+  if (secret === undefined) {
+    throw new AppError('UNAUTHORIZED', `Give your ${what}: Authorization: Bearer ${form}…`)
+  }
+  const { address } = origin
   if (!secret.startsWith(form)) {
     securityLog.note({ kind: 'bad_key', subject: address, address, detail: `no ${what} at ${ctx.method} ${ctx.path}` })
   } else if (permission === 'client') {
@@ -161,14 +173,10 @@ async function authenticate(
     if (client) return { client }
   } else {
     const principal = await authenticator.principal(secret, address)
-    if (principal) return { actor: { principal, address, requestId: ctx.state.requestId } }
+    if (principal) return { actor: { principal, ...origin } }
   }
-  const limit = await loginThrottle.failed(address)
-  if (!limit) throw unauthorized(`The ${what} is not valid.`)
-  throw new LimitError('RATE_LIMIT', 'Too many wrong keys and tokens from your address.', [limit], limit.resetSeconds)
+  throw wrongSecret(`The ${what} is not valid.`, await loginThrottle.failed(address))
 }
-
-const unauthorized = (message: string): AppError => new AppError('UNAUTHORIZED', message)
 
 function parse(schema: z.ZodType | undefined, value: unknown, at: string): unknown {
   if (!schema) return undefined

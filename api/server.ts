@@ -17,6 +17,7 @@ import { alertRoutes } from './routes/alerts.ts'
 import { auditRoutes } from './routes/audit.ts'
 import { clientRoutes } from './routes/clients.ts'
 import { commandRoutes } from './routes/commands.ts'
+import { enrolmentRoutes } from './routes/enrolments.ts'
 import { eventRoutes } from './routes/events.ts'
 import { type HealthChecks, healthRoutes } from './routes/health.ts'
 import { httpAgentRoutes } from './routes/http-agent.ts'
@@ -45,6 +46,7 @@ export const apiRoutes = (control: Control): Route[] => [
   ...eventRoutes(control),
   ...httpAgentRoutes(control),
   ...accessRoutes(control),
+  ...enrolmentRoutes(control),
   ...alertRoutes(control),
   ...auditRoutes(control),
 ]

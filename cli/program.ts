@@ -6,6 +6,7 @@ import { addAudit } from './audit.ts'
 import { addClients } from './clients.ts'
 import { addCommands } from './commands.ts'
 import { addCompletion } from './completion.ts'
+import { addEnrolments } from './enrolments.ts'
 import { addPrincipals } from './principals.ts'
 import { addSend } from './send.ts'
 import { addSimulate } from './simulate.ts'
@@ -34,6 +35,7 @@ export function createProgram(): Command {
   addWatch(program)
   addCommands(program)
   addClients(program)
+  addEnrolments(program)
   addZones(program)
   addPrincipals(program)
   addTokens(program)
@@ -76,9 +78,20 @@ function addDeviceCommands(program: Command): void {
   program
     .command('agent')
     .description('run this machine as a client')
-    .requiredOption('--id <clientId>', 'its client id')
+    .option('--id <clientId>', 'its client id')
     .option('--key <clientKey>', 'its client key (default: SIGNALBOX_CLIENT_KEY)')
-    .option('--url <url>', 'the server: mqtt://, mqtts://, ws:// or wss://', 'mqtt://127.0.0.1:1883')
+    .option(
+      '--enrol <link>',
+      'obtain id and key with a link of `enrolments create`, once (default: SIGNALBOX_ENROL, which no process list shows)',
+    )
+    .option(
+      '--credentials <file>',
+      "the id and key that it enrolled for, kept across restarts (default: credentials.json in the journal's folder)",
+    )
+    .option(
+      '--url <url>',
+      'the server: mqtt://, mqtts://, ws:// or wss:// (default: as it was enrolled, else mqtt://127.0.0.1:1883)',
+    )
     .option('--journal <file>', 'what it did, kept across restarts (default: .data/agents/<clientId>.sqlite)')
     .option('--allow <actions>', 'of status, message, screenshot, shutdown: what it may be told', 'status,message')
     .option('--root <topicRoot>', 'prefix of every topic', 'signalbox/v1')

@@ -36,7 +36,10 @@ export function settingsFromEnvironment(overrides: Partial<Record<keyof Settings
 }
 
 /** The key of the client that `signalbox agent` runs as. */
-export const agentKeyFromEnvironment = (): string | undefined => rawEnvironment().SIGNALBOX_CLIENT_KEY
+export const agentKeyFromEnvironment = (): string | undefined => rawEnvironment().SIGNALBOX_CLIENT_KEY || undefined
+
+/** The link with which a new `signalbox agent` obtains its id and key. */
+export const enrolmentFromEnvironment = (): string | undefined => rawEnvironment().SIGNALBOX_ENROL || undefined
 
 export const DEFAULT_URL = 'http://127.0.0.1:3000'
 

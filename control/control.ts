@@ -17,6 +17,7 @@ import { createRefusals, type Refusals } from './alerts/refusals.ts'
 import { deletedClients } from './clients/deleted-clients.ts'
 import { createWatch, type Watch } from './commands/await-command.ts'
 import { type CreateCommandDeps, createCommandInserts } from './commands/create-command.ts'
+import { createEnrolmentCodes, type EnrolmentCodes } from './enrolments/redeem-enrolment.ts'
 import { createDispatch, type Dispatch } from './executions/dispatch.ts'
 import { createLedger, type Ledger } from './executions/ledger.ts'
 import { inFlight } from './executions/states.ts'
@@ -47,6 +48,7 @@ export interface Control {
   securityLog: SecurityLog
   logins: Logins
   loginThrottle: LoginThrottle
+  enrolmentCodes: EnrolmentCodes
   minuteCounter: RateLimiterAbstract
   actions: Actions
   watch: Watch
@@ -208,6 +210,7 @@ export function createControl(deps: ControlDeps): Control {
     securityLog,
     logins,
     loginThrottle: createLoginThrottle(settings.HTTP_LOGIN_FAILURES_PER_MINUTE),
+    enrolmentCodes: createEnrolmentCodes(db, metrics),
     // The library decides only what a minute is: each grant has a limit of its own.
     minuteCounter: new RateLimiterMemory({ points: Number.MAX_SAFE_INTEGER, duration: MINUTE_SECONDS }),
     actions,

@@ -24,19 +24,20 @@ const COLUMNS = sql`
   k.id, k.name, k.session_epoch is not null and not k.silent as online, k.presence_since, k.last_seen_at, k.disabled, k.reported, k.max_in_flight, k.metadata, k.created_at,
   array(select z.zone from zone_members z where z.client_id = k.id order by z.zone) as zones`
 
-/** Stores a client with its key's hash. A deleted client's id may be used again; answers undefined if the id is taken. */
+/** Stores a client with its key's hash, and the enrolment it comes from. A deleted client's id may be used again; answers undefined if the id is taken. */
 export async function insertClient(
   db: Audited,
-  client: CreateClient & { maxInFlight: number },
+  client: CreateClient & { maxInFlight: number; enrolmentId: string | null },
   keyHash: Buffer,
 ): Promise<Client | undefined> {
   const found = await sql<{ id: string }>`
     with client as (
-      insert into clients (id, name, key_hash, max_in_flight, metadata)
-      values (${client.id}, ${client.name ?? client.id}, ${keyHash}, ${client.maxInFlight}, ${JSON.stringify(client.metadata ?? {})}::jsonb)
+      insert into clients (id, name, key_hash, max_in_flight, metadata, enrolment_id)
+      values (${client.id}, ${client.name ?? client.id}, ${keyHash}, ${client.maxInFlight}, ${JSON.stringify(client.metadata ?? {})}::jsonb,
+        ${client.enrolmentId}::uuid)
       on conflict (id) do update set name = excluded.name, key_hash = excluded.key_hash, disabled = false,
         max_in_flight = excluded.max_in_flight, metadata = excluded.metadata, reported = null, last_seen_at = null,
-        presence_since = clock_timestamp(), created_at = clock_timestamp(), deleted_at = null,
+        presence_since = clock_timestamp(), created_at = clock_timestamp(), deleted_at = null, enrolment_id = excluded.enrolment_id,
         previous_key_hash = clients.key_hash, previous_key_until = clock_timestamp()
       where clients.deleted_at is not null
       returning id

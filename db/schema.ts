@@ -22,6 +22,7 @@ export interface Database {
     previous_key_until: NullableTime
     last_seen_at: NullableTime
     reported: JsonColumn<Record<string, unknown> | null>
+    enrolment_id: string | null
     created_at: Time
     deleted_at: NullableTime
   }
@@ -55,6 +56,19 @@ export interface Database {
     expires_at: NullableTime
     revoked_at: NullableTime
     last_used_at: NullableTime
+  }
+  enrolments: {
+    id: string
+    name: string
+    code_hash: Buffer
+    zones: string[]
+    id_prefix: string | null
+    max_uses: number
+    uses: Generated<number>
+    created_by: string
+    created_at: Time
+    expires_at: Time
+    revoked_at: NullableTime
   }
   grant_usage: { principal_id: string; scope: string; day: string; used: number; refused: number }
   audit: {

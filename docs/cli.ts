@@ -33,6 +33,7 @@ What runs until it is stopped (\`serve\`, \`agent\`, \`simulate\`, \`watch\`, \`
 \`\`\`sh
 export SIGNALBOX_TOKEN=sbt_…                                   # what the server printed at its first start
 signalbox clients import fleet.csv > keys.txt                  # id,name,zones (A;B),maxInFlight,metadata.*
+signalbox enrolments create --zones A --max-uses 20            # a QR code for new devices: docs/access.md
 signalbox send --zone A --action lock --preview                # who would get it
 signalbox send --zone A --action lock --wait 60 && echo locked # 0 only if every client completed it
 signalbox send --client pda-7 --action pick --payload '{"order":"A-1"}' --wait --json | jq .result

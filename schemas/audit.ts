@@ -5,6 +5,7 @@ import { JsonValue } from './json.ts'
 /** Every change that is written down. A command's own events are its record. */
 export const AuditKind = z.enum([
   'client.created',
+  'client.enrolled',
   'client.updated',
   'client.deleted',
   'client.disabled',
@@ -19,6 +20,8 @@ export const AuditKind = z.enum([
   'token.created',
   'token.revoked',
   'grants.replaced',
+  'enrolment.created',
+  'enrolment.revoked',
   'alert.acknowledged',
 ])
 export type AuditKind = z.infer<typeof AuditKind>
@@ -32,7 +35,7 @@ export const AuditRecord = z.object({
   at: Timestamp,
   kind: AuditKind,
   subject: AuditSubject,
-  /** Absent: the server itself. */
+  /** Absent: the server itself, or a device with an enrolment code. */
   principal: z.string().optional(),
   address: z.string().optional(),
   requestId: z.string().optional(),

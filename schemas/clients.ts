@@ -52,7 +52,7 @@ export const ListClients = z.object({
 export type ListClients = z.infer<typeof ListClients>
 
 /** The key is shown once and stored only as a hash. */
-const ClientKey = z.string().regex(/^sbk_[A-Za-z0-9_-]{43}$/)
+export const ClientKey = z.string().regex(/^sbk_[A-Za-z0-9_-]{43}$/, 'must be "sbk_" and 32 bytes as base64url')
 export const CreatedClient = z.object({ client: Client, clientKey: ClientKey })
 export const RotatedKey = z.object({ clientKey: ClientKey })
 

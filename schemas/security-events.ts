@@ -5,12 +5,14 @@ const Severity = z.enum(['info', 'warning', 'critical'])
 
 /** What is noticed, and how bad it is: the one table. */
 export const SECURITY_EVENTS = {
-  /** A key or token that is none, or another's. */
+  /** A key, token or enrolment code that is none, or another's. */
   bad_key: 'warning',
-  /** A key that was rotated away, a token that was revoked, either of somebody who was deleted: it may have been stolen. */
+  /** A key that was rotated away, a token or an enrolment code that was revoked, a key or token of somebody who was deleted: it may have been stolen. */
   revoked_key: 'critical',
-  /** A token past its time. */
+  /** A token or an enrolment code past its time. */
   expired_key: 'warning',
+  /** An enrolment code that was used as often as it may be: somebody else has it. */
+  spent_code: 'warning',
   /** A valid key with a client id that is not its own. */
   foreign_client_id: 'warning',
   /** A publish, or a will, where the login may not publish. */
@@ -24,7 +26,7 @@ export const SECURITY_EVENTS = {
 const SecurityEventKind = z.enum(Object.keys(SECURITY_EVENTS) as [SecurityEventKind, ...SecurityEventKind[]])
 export type SecurityEventKind = keyof typeof SECURITY_EVENTS
 
-/** One row per kind, subject and minute: `count` says how often. `subject`: client, principal or address; `*`: too many to tell. */
+/** One row per kind, subject and minute: `count` says how often. `subject`: client, principal, enrolment or address; `*`: too many to tell. */
 export const SecurityEvent = z.object({
   id: z.string(),
   kind: SecurityEventKind,

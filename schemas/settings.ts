@@ -146,8 +146,9 @@ export const Settings = z.object({
   CREDENTIAL_CACHE_SECONDS: seconds(10).describe('how long a verified or refused credential is remembered'),
   DAY_TIME_ZONE: timeZone.default('UTC').describe('IANA time zone in which the day of maxCommandsPerDay begins'),
   HTTP_LOGIN_FAILURES_PER_MINUTE: count(60).describe(
-    'requests with a wrong key or token per address; more are answered 429, a right one is always let in',
+    'requests with a wrong key, token or enrolment code per address; more are answered 429, a right one is always let in',
   ),
+  ENROLMENT_TTL_SECONDS: count(86_400, 1, 31_536_000).describe('time to live of an enrolment code that names none'),
   TOKEN_LAST_USED_SECONDS: seconds(60).describe('how exactly the last use of a token is kept'),
   SECURITY_EVENT_SUBJECTS: count(100, 1, 10_000).describe(
     'subjects of one kind of security event that are told apart per minute; more are counted together',

@@ -10,11 +10,15 @@ export interface AuthenticatedPrincipal extends Principal {
   endsAt: number
 }
 
-/** On whose behalf something is done, and where the request came from. */
-export interface Actor {
-  principal: AuthenticatedPrincipal
+/** Where a request came from, whoever sent it. */
+export interface Origin {
   address: string
   requestId: string
+}
+
+/** On whose behalf something is done, and where the request came from. */
+export interface Actor extends Origin {
+  principal: AuthenticatedPrincipal
 }
 
 export const changedBy = ({ principal, address, requestId }: Actor): ChangedBy => ({

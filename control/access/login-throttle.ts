@@ -1,5 +1,5 @@
 import { RateLimiterMemory } from 'rate-limiter-flexible'
-import type { LimitState } from '../../schemas/errors.ts'
+import { AppError, LimitError, type LimitState } from '../../schemas/errors.ts'
 import { MINUTE_SECONDS } from './minute-limits.ts'
 import { hashSecret } from './secrets.ts'
 import { senderOf } from './sender.ts'
@@ -26,6 +26,17 @@ export function createLoginThrottle(failuresPerMinute: number): LoginThrottle {
     },
   }
 }
+
+/** How HTTP answers a wrong secret: as what it is, or that there were too many. */
+export const wrongSecret = (detail: string, limit: LimitState | undefined): AppError =>
+  limit
+    ? new LimitError(
+        'RATE_LIMIT',
+        'Too many wrong keys, tokens and codes from your address.',
+        [limit],
+        limit.resetSeconds,
+      )
+    : new AppError('UNAUTHORIZED', detail)
 
 /** Anybody may come with any number of them: they share 16,384 counters, so that memory is bounded and no number evades the limit. */
 const shared = (text: string): number => hashSecret(text).readUInt16BE() >> 2

@@ -1,4 +1,4 @@
-import { audited } from '../../db/audit.ts'
+import { type Audited, audited, type ChangedBy } from '../../db/audit.ts'
 import { type ClientChange, deleteClient, findClient, insertClient, updateClient } from '../../db/clients.ts'
 import type { Db } from '../../db/connect.ts'
 import { findUnsettledOfDeleted } from '../../db/executions.ts'
@@ -31,20 +31,42 @@ export async function createClient(
   actor: Actor,
   body: CreateClient,
 ): Promise<{ client: Client; clientKey: string }> {
+  const clientKey = newSecret('sbk')
+  return { client: await registerClient(deps, { by: changedBy(actor), client: body, clientKey }), clientKey }
+}
+
+export interface Registration {
+  by: ChangedBy
+  client: CreateClient
+  clientKey: string
+  /** By which it comes, if by one. `take` counts its use in the same transaction; what it throws, nothing is done. */
+  enrolment?: { id: string; take(trx: Audited): Promise<void> }
+}
+
+/** Throws CONFLICT if the id is taken. */
+export async function registerClient(
+  deps: ClientDeps,
+  { by, client: body, clientKey, enrolment }: Registration,
+): Promise<Client> {
   // A deleted client's id may be used again: what was meant for the old device is nothing for the new one.
   await abandonOfDeleted(deps, body.id)
-  const clientKey = newSecret('sbk')
-  const maxInFlight = body.maxInFlight ?? deps.settings.DEFAULT_MAX_IN_FLIGHT
-  const what = { kind: 'client.created', subject: subjectOf(body.id) } as const
-  const client = await audited(deps.db, changedBy(actor), what, async (trx) => {
-    const inserted = await insertClient(trx, { ...body, maxInFlight }, hashSecret(clientKey))
+  const stored = {
+    ...body,
+    maxInFlight: body.maxInFlight ?? deps.settings.DEFAULT_MAX_IN_FLIGHT,
+    enrolmentId: enrolment?.id ?? null,
+  }
+  const what = { kind: enrolment ? 'client.enrolled' : 'client.created', subject: subjectOf(body.id) } as const
+  const client = await audited(deps.db, by, what, async (trx) => {
+    await enrolment?.take(trx)
+    const inserted = await insertClient(trx, stored, hashSecret(clientKey))
     if (!inserted) throw new AppError('CONFLICT', `There already is a client ${body.id}.`)
-    return { before: null, after: governed(inserted), result: inserted }
+    const source = enrolment ? { enrolment: enrolment.id } : {}
+    return { before: null, after: { ...governed(inserted), ...source }, result: inserted }
   })
   deps.authenticator.forgetClient(client.id)
   await deps.transport.retainPresence(client.id, { state: 'offline', since: client.presenceSince })
   await deps.transport.retainConfig(client.id, { zones: client.zones, maxInFlight: client.maxInFlight })
-  return { client, clientKey }
+  return client
 }
 
 /** A live session learns of its new zones and window at once. Throws NOT_FOUND. */

@@ -13,7 +13,7 @@ const allRoutes = apiRoutes({ settings: parseSettings({}) } as Control).map(({ m
   path,
   permission,
 }))
-const routes = allRoutes.filter(({ permission }) => permission !== 'client')
+const routes = allRoutes.filter(({ permission }) => permission !== 'client' && permission !== 'anyone')
 const clientDoors = allRoutes.filter(({ permission }) => permission === 'client')
 
 let server: TestServer
@@ -49,6 +49,11 @@ async function refused(token: string | undefined, method: string, path: string, 
 
 test('the list of routes is the one that is served', () => {
   expect(routes.length).toBeGreaterThan(15)
+})
+
+test('what asks for no login is known by name', () => {
+  const open = allRoutes.filter(({ permission }) => permission === 'anyone')
+  expect(open.map(({ method, path }) => `${method} ${path}`)).toEqual(['post /enrolments/redeem'])
 })
 
 describe.each(routes)('$method $path', ({ method, path }) => {

@@ -26,6 +26,7 @@ const OWNED: Record<string, string[]> = {
   ws: ['broker'],
   mqtt: ['agent'],
   commander: ['cli'],
+  uqr: ['cli'],
 }
 
 const files = execFileSync('git', ['ls-files', '--cached', '--others', '--exclude-standard', '*.ts'], {

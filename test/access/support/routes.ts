@@ -22,7 +22,7 @@ export interface Subject {
 
 /** What a route is for: who may, what it leaves behind, and a request that works and one that does not. */
 export interface Expectation {
-  allowed: readonly Role[] | 'its client'
+  allowed: readonly Role[] | 'its client' | 'anyone'
   /** Operators only within their grants. */
   scoped?: true
   status: number
@@ -149,6 +149,30 @@ export const EXPECTATIONS: Record<string, Expectation> = {
   ),
   'get /audit': read('/audit'),
   'get /security-events': read('/security-events'),
+
+  'get /enrolments': read('/enrolments'),
+  'post /enrolments': managed(
+    'enrolment.created',
+    201,
+    (_, { zone }) => ({ path: '/enrolments', body: { zones: [zone] } }),
+    () => ({ path: '/enrolments', body: { maxUses: 0 } }),
+  ),
+  'delete /enrolments/:id': managed(
+    'enrolment.revoked',
+    204,
+    async ({ api }) => ({ path: `/enrolments/${(await api.post('/enrolments', {})).body.enrolment.id}` }),
+    () => ({ path: `/enrolments/${NOBODY}` }),
+  ),
+  'post /enrolments/redeem': {
+    allowed: 'anyone',
+    status: 201,
+    record: { audit: 'client.enrolled' },
+    async request({ api }, { zone }) {
+      const { body } = await api.post('/enrolments', { zones: [zone], maxUses: 10 })
+      return { path: '/enrolments/redeem', body: { code: body.code } }
+    },
+    failing: () => ({ path: '/enrolments/redeem', body: { code: `sbe_${'x'.repeat(43)}` } }),
+  },
 
   'get /clients': read('/clients'),
   'post /clients': managed(
