@@ -13,7 +13,7 @@ export function rawEnvironment(): Readonly<Record<string, string | undefined>> {
   return { ...process.env, ...Object.fromEntries(handed.map((name) => [name, contentOf(join(folder, name))])) }
 }
 
-const NAMES = [...Object.keys(Settings.shape), 'SIGNALBOX_CLIENT_KEY', 'SIGNALBOX_TOKEN']
+const NAMES = [...Object.keys(Settings.shape), 'SIGNALBOX_CLIENT_KEY', 'SIGNALBOX_ENROL', 'SIGNALBOX_TOKEN']
 
 /** A text file ends with a line break, a secret does not. */
 function contentOf(file: string): string {
