@@ -25,20 +25,42 @@ export function problems(log: Logger) {
   }
 }
 
-function answer(ctx: Context, problem: AppError): void {
-  const { code, message, faults, extensions } = problem
+/** Node goes by the first of several of these; a proxy in front may have gone by the last. */
+const ONCE = new Set(['authorization', 'content-type', 'cookie', 'host', 'origin'])
+
+/** Throws INVALID_INPUT if a header comes twice of which only one can be meant. */
+export function refuseAmbiguous({ req: { rawHeaders } }: Context, next: Next): Promise<void> {
+  const seen = new Set<string>()
+  for (let at = 0; at < rawHeaders.length; at += 2) {
+    const name = (rawHeaders[at] as string).toLowerCase()
+    if (!ONCE.has(name)) continue
+    if (seen.has(name))
+      throw new AppError('INVALID_INPUT', `The header ${name} comes twice.`, [{ path: name, message: 'comes twice' }])
+    seen.add(name)
+  }
+  return next()
+}
+
+/** RFC 9457; `instance`: the path that was asked for. */
+export function problemDetails({ code, message, faults, extensions }: AppError, instance?: string) {
   const status = ERROR_STATUS[code]
-  ctx.status = status
-  ctx.body = {
+  return {
     type: 'about:blank',
     title: STATUS_CODES[status] ?? code,
     status,
     code,
     detail: message,
-    instance: ctx.path,
+    ...(instance === undefined ? {} : { instance }),
     ...(faults ? { errors: faults } : {}),
     ...extensions,
   }
+}
+
+function answer(ctx: Context, problem: AppError): void {
+  const details = problemDetails(problem, ctx.path)
+  const { status } = details
+  ctx.status = status
+  ctx.body = details
   ctx.type = 'application/problem+json'
   if (status === 401) ctx.set('WWW-Authenticate', 'Bearer')
   if (status === 503) ctx.set('Retry-After', '1')

@@ -1,22 +1,29 @@
+import type { IncomingMessage } from 'node:http'
 import Router from '@koa/router'
 import type { Context } from 'koa'
 import type { z } from 'zod'
-import { type Actor, plainAddress } from '../control/access/actor.ts'
+import type { Actor } from '../control/access/actor.ts'
 import type { ClientCredential } from '../control/access/authenticate.ts'
-import { authorize, type Permission } from '../control/access/permissions.ts'
 import type { Control } from '../control/control.ts'
-import { AppError, invalidInput, LimitError } from '../schemas/errors.ts'
-import { jsonFault } from '../schemas/json.ts'
+import { AppError, invalidInput } from '../schemas/errors.ts'
+import type { Settings } from '../schemas/settings.ts'
+import { type Admission, admit, type Caller, fromOf, type Gate, noteForbidden } from './admission.ts'
+import { readJson } from './body.ts'
+import { sessionSecret, setSessionCookie } from './session-cookie.ts'
 
 /** What a handler gets: parsed and authorised. */
 export interface RouteInput<Params, Query, Body> {
   params: Params
   query: Query
   body: Body
-  /** Who asks; not where the permission is `client`. */
+  /** Who asks; not where the permission is `client` or `anyone`. */
   actor: Actor
   /** Only where the permission is `client`. */
   client: ClientCredential
+  /** Where the request came from, whoever asks. */
+  from: Omit<Actor, 'principal'>
+  /** The secret in the session's cookie, if there is one. */
+  session: string | undefined
   /** Header values by lower-case name. */
   header(name: string): string | undefined
   /** Aborted when the caller is gone, its token ends or the server stops. Only who waits or streams asks for it. */
@@ -27,6 +34,8 @@ export interface Reply {
   status: number
   headers?: Record<string, string>
   body?: unknown
+  /** The secret that the session's cookie has from now on; null: none. */
+  session?: string | null
 }
 
 /** A route as data: documents, tests and the router read the same list. */
@@ -35,8 +44,8 @@ export interface Route {
   /** Below /api, in @koa/router's syntax. */
   path: string
   summary: string
-  /** What a principal needs; `client`: a client's own door, opened by its key. */
-  permission: Permission | 'client'
+  /** What a principal needs; `client`: a client's own door, opened by its key; `anyone`: nobody is asked who he is. */
+  permission: Gate
   params?: z.ZodType
   query?: z.ZodType
   body?: z.ZodType
@@ -64,29 +73,31 @@ export function route<
   return definition as Route
 }
 
-/** What a request is let in by, or not. */
-export type Admission = Pick<Control, 'authenticator' | 'loginThrottle' | 'refusals' | 'securityLog'>
+type BodyLimits = Pick<Settings, 'HTTP_MAX_BODY_BYTES' | 'HTTP_MAX_LOGIN_BODY_BYTES'>
 
 export interface MountOptions {
   control: Admission & Pick<Control, 'logins'>
+  limits: BodyLimits
+  /** Told of each request that was let in. */
+  admitted(request: IncomingMessage): void
   /** Streams and waits end when the server stops. */
   stopping: AbortSignal
   /** In tests: an answer that is not as declared is a 500. */
   checkResponses: boolean
 }
 
-type Caller = { actor: Actor } | { client: ClientCredential }
-
-/** Each request: authenticate, authorise, parse, call, answer. */
+/** Each request: authenticate, authorise, read and parse, call, answer. */
 export function mount(routes: Route[], options: MountOptions): Router {
   const router = new Router({ prefix: '/api' })
   for (const item of routes) {
     router[item.method](item.path, async (ctx: Context & { params: Record<string, string> }) => {
       const caller = await admit(ctx, item.permission, options.control)
+      if (item.permission !== 'anyone') options.admitted(ctx.req)
       const reply = await answered(ctx, item, caller, options)
       if (options.checkResponses) checkResponse(item, reply)
       ctx.status = reply.status
       for (const [name, value] of Object.entries(reply.headers ?? {})) ctx.set(name, value)
+      if (reply.session !== undefined) setSessionCookie(ctx, reply.session)
       ctx.body = reply.body ?? null
     })
   }
@@ -97,14 +108,16 @@ async function answered(
   ctx: Context & { params: Record<string, string> },
   item: Route,
   caller: Caller,
-  { control, stopping }: MountOptions,
+  { control, stopping, limits }: MountOptions,
 ): Promise<Reply> {
   try {
     return await item.handle({
       ...caller,
+      from: fromOf(ctx),
+      session: sessionSecret(ctx),
       params: parseParams(item.params, ctx.params),
       query: parse(item.query, ctx.query, 'query'),
-      body: parseBody(item, ctx),
+      body: await parseBody(item, ctx, limits),
       header: (name) => ctx.headers[name]?.toString(),
       get gone() {
         return AbortSignal.any([goneSignal(ctx, caller, control.logins), stopping])
@@ -115,60 +128,6 @@ async function answered(
     throw error
   }
 }
-
-/** Who calls, if they may. Throws UNAUTHORIZED, RATE_LIMIT, CLIENT_DISABLED, FORBIDDEN. */
-export async function admit(ctx: Context, permission: Route['permission'], control: Admission): Promise<Caller> {
-  const caller = await authenticate(ctx, permission, control)
-  try {
-    if ('actor' in caller) authorize(caller.actor.principal, permission as Permission)
-  } catch (error) {
-    noteForbidden(ctx, caller, control, error)
-    throw error
-  }
-  return caller
-}
-
-const FORBIDDEN = ['FORBIDDEN', 'ACTION_NOT_ALLOWED']
-
-function noteForbidden(ctx: Context, caller: Caller, { securityLog }: Admission, error: unknown): void {
-  if (!(error instanceof AppError) || !FORBIDDEN.includes(error.code)) return
-  const subject = 'actor' in caller ? caller.actor.principal.name : caller.client.id
-  const who = 'actor' in caller ? { principal: subject } : { clientId: subject }
-  const detail = `${ctx.method} ${ctx.path}: ${error.message}`
-  securityLog.note({ kind: 'forbidden_action', subject, ...who, address: addressOf(ctx), detail })
-}
-
-const addressOf = (ctx: Context): string => plainAddress(ctx.req.socket.remoteAddress)
-
-/** A wrong secret is a failure of its address; a right one is let in whatever went before. */
-async function authenticate(
-  ctx: Context,
-  permission: Route['permission'],
-  { authenticator, loginThrottle, refusals, securityLog }: Admission,
-): Promise<Caller> {
-  const secret = /^Bearer +(\S+)$/i.exec(ctx.get('authorization'))?.[1]
-  const [what, form] = permission === 'client' ? ['client key', 'sbk_'] : ['API token', 'sbt_']
-  if (secret === undefined) throw unauthorized(`Give your ${what}: Authorization: Bearer ${form}…`)
-  const address = addressOf(ctx)
-  if (!secret.startsWith(form)) {
-    securityLog.note({ kind: 'bad_key', subject: address, address, detail: `no ${what} at ${ctx.method} ${ctx.path}` })
-  } else if (permission === 'client') {
-    const client = await authenticator.clientByKey(secret, address)
-    if (client?.disabled) {
-      refusals.login(client.id, `client ${client.id} is disabled`)
-      throw new AppError('CLIENT_DISABLED', `Client ${client.id} is disabled.`)
-    }
-    if (client) return { client }
-  } else {
-    const principal = await authenticator.principal(secret, address)
-    if (principal) return { actor: { principal, address, requestId: ctx.state.requestId } }
-  }
-  const limit = await loginThrottle.failed(address)
-  if (!limit) throw unauthorized(`The ${what} is not valid.`)
-  throw new LimitError('RATE_LIMIT', 'Too many wrong keys and tokens from your address.', [limit], limit.resetSeconds)
-}
-
-const unauthorized = (message: string): AppError => new AppError('UNAUTHORIZED', message)
 
 function parse(schema: z.ZodType | undefined, value: unknown, at: string): unknown {
   if (!schema) return undefined
@@ -189,12 +148,12 @@ function parseParams(schema: z.ZodType | undefined, params: Record<string, strin
   return parsed.data
 }
 
-function parseBody(item: Route, ctx: Context): unknown {
+/** A body that the route has no use for is not read. */
+async function parseBody(item: Route, ctx: Context, limits: BodyLimits): Promise<unknown> {
   if (!item.body) return undefined
-  const { body = {} } = ctx.state as { body?: unknown }
-  const fault = jsonFault(body)
-  if (fault) throw new AppError('INVALID_INPUT', `The body ${fault}.`, [{ path: 'body', message: fault }])
-  return parse(item.body, body, 'body')
+  const limit = item.permission === 'anyone' ? limits.HTTP_MAX_LOGIN_BODY_BYTES : limits.HTTP_MAX_BODY_BYTES
+  const body = await readJson(ctx, limit)
+  return parse(item.body, body === undefined ? {} : body, 'body')
 }
 
 function goneSignal(ctx: Context, caller: Caller, logins: Control['logins']): AbortSignal {

@@ -5,6 +5,7 @@ import { up as firstCommand } from './migrations/0001-first-command.ts'
 import { up as groups } from './migrations/0002-groups.ts'
 import { up as alerts } from './migrations/0003-alerts.ts'
 import { up as governance } from './migrations/0005-governance.ts'
+import { up as consoleSessions } from './migrations/0007-console-sessions.ts'
 import { up as severeSecurityEvents } from './migrations/0008-severe-security-events.ts'
 import { up as openWork } from './migrations/0010-open-work.ts'
 
@@ -14,6 +15,7 @@ const MIGRATIONS: Record<string, Migration> = {
   '0002-groups': { up: groups },
   '0003-alerts': { up: alerts },
   '0005-governance': { up: governance },
+  '0007-console-sessions': { up: consoleSessions },
   '0008-severe-security-events': { up: severeSecurityEvents },
   '0010-open-work': { up: openWork },
 }

@@ -19,6 +19,8 @@ export const AuditKind = z.enum([
   'token.created',
   'token.revoked',
   'grants.replaced',
+  'session.opened',
+  'session.ended',
   'alert.acknowledged',
 ])
 export type AuditKind = z.infer<typeof AuditKind>

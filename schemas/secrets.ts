@@ -1,5 +1,5 @@
-/** A client key or an API token, wherever it is in a text. */
-const SECRET = /(sb[kt])_[A-Za-z0-9_-]+/gi
+/** A client key, an API token or a session's cookie, wherever it is in a text. */
+const SECRET = /(sb[kst])_[A-Za-z0-9_-]+/gi
 
 /** A text that may be kept and shown: whoever mixed up his user name and his key has not published it. */
 export const withoutSecrets = (text: string): string => text.replace(SECRET, '$1_…')

@@ -1,5 +1,5 @@
 import { RateLimiterMemory } from 'rate-limiter-flexible'
-import type { LimitState } from '../../schemas/errors.ts'
+import { AppError, LimitError, type LimitState } from '../../schemas/errors.ts'
 import { MINUTE_SECONDS } from './minute-limits.ts'
 import { hashSecret } from './secrets.ts'
 import { senderOf } from './sender.ts'
@@ -25,6 +25,13 @@ export function createLoginThrottle(failuresPerMinute: number): LoginThrottle {
       return { name: 'login', quota: failuresPerMinute, windowSeconds: MINUTE_SECONDS, remaining: 0, resetSeconds }
     },
   }
+}
+
+/** Counts a failure over HTTP; answers what it is told: UNAUTHORIZED with this message, or RATE_LIMIT. */
+export async function refusedLogin(throttle: LoginThrottle, address: string, message: string): Promise<AppError> {
+  const limit = await throttle.failed(address)
+  if (!limit) return new AppError('UNAUTHORIZED', message)
+  return new LimitError('RATE_LIMIT', 'Too many wrong keys and tokens from your address.', [limit], limit.resetSeconds)
 }
 
 /** Anybody may come with any number of them: they share 16,384 counters, so that memory is bounded and no number evades the limit. */

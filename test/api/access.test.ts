@@ -13,7 +13,7 @@ const allRoutes = apiRoutes({ settings: parseSettings({}) } as Control).map(({ m
   path,
   permission,
 }))
-const routes = allRoutes.filter(({ permission }) => permission !== 'client')
+const routes = allRoutes.filter(({ permission }) => permission !== 'client' && permission !== 'anyone')
 const clientDoors = allRoutes.filter(({ permission }) => permission === 'client')
 
 let server: TestServer
