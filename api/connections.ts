@@ -98,6 +98,8 @@ export function createConnections(settings: Settings): Connections {
       keepAliveTimeout: settings.HTTP_KEEP_ALIVE_SECONDS * 1000,
       maxHeaderSize: settings.HTTP_MAX_HEADER_BYTES,
       connectionsCheckingInterval: LOOK_EVERY_MS,
+      // Node's own answer would be no problem document (./problem.ts).
+      requireHostHeader: false,
     },
     guard(server, answer) {
       const listener: RequestListener = (request, response) => {

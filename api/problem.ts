@@ -3,6 +3,7 @@ import type { Context, Next } from 'koa'
 import type { Logger } from 'pino'
 import { asAppError } from '../control/as-app-error.ts'
 import { AppError, ERROR_STATUS, LimitError } from '../schemas/errors.ts'
+import { withoutSecrets } from '../schemas/secrets.ts'
 import { rateLimitHeaders } from './rate-limit.ts'
 
 /** What the router leaves: no such path, or not with this method (its Allow header says which). */
@@ -28,18 +29,22 @@ export function problems(log: Logger) {
 /** Node goes by the first of several of these; a proxy in front may have gone by the last. */
 const ONCE = new Set(['authorization', 'content-type', 'cookie', 'host', 'origin'])
 
-/** Throws INVALID_INPUT if a header comes twice of which only one can be meant. */
-export function refuseAmbiguous({ req: { rawHeaders } }: Context, next: Next): Promise<void> {
+/** Throws INVALID_INPUT for what Node takes and HTTP/1.1 does not, or where two readers would disagree on what is meant. */
+export function refuseAmbiguous({ req: { rawHeaders, headers, httpVersion } }: Context, next: Next): Promise<void> {
+  if (httpVersion === '0.9') throw ambiguous('version', 'is older than HTTP/1.0')
+  if (httpVersion === '1.1' && headers.host === undefined) throw ambiguous('host', 'is missing')
   const seen = new Set<string>()
   for (let at = 0; at < rawHeaders.length; at += 2) {
     const name = (rawHeaders[at] as string).toLowerCase()
     if (!ONCE.has(name)) continue
-    if (seen.has(name))
-      throw new AppError('INVALID_INPUT', `The header ${name} comes twice.`, [{ path: name, message: 'comes twice' }])
+    if (seen.has(name)) throw ambiguous(name, 'comes twice')
     seen.add(name)
   }
   return next()
 }
+
+const ambiguous = (path: string, message: string): AppError =>
+  new AppError('INVALID_INPUT', `In the head of the request ${path} ${message}.`, [{ path, message }])
 
 /** RFC 9457; `instance`: the path that was asked for. */
 export function problemDetails({ code, message, faults, extensions }: AppError, instance?: string) {
@@ -49,8 +54,8 @@ export function problemDetails({ code, message, faults, extensions }: AppError, 
     title: STATUS_CODES[status] ?? code,
     status,
     code,
-    detail: message,
-    ...(instance === undefined ? {} : { instance }),
+    detail: withoutSecrets(message),
+    ...(instance === undefined ? {} : { instance: withoutSecrets(instance) }),
     ...(faults ? { errors: faults } : {}),
     ...extensions,
   }
