@@ -34,6 +34,21 @@ export async function readJson(ctx: Context, maxBytes: number): Promise<unknown>
   }
 }
 
+/** The rest of a stranger's body: one that may be sent is thrown away as it comes, of all others the connection ends. */
+export function leaveUnread(ctx: Context, maxBytes: number, maxUnannounced: number): void {
+  if (ctx.req.complete) return
+  const length = ctx.get('content-length')
+  if (length !== '') {
+    if (Number(length) > maxBytes) ctx.set('Connection', 'close')
+    return
+  }
+  let left = maxUnannounced
+  ctx.req.on('data', (chunk: Buffer) => {
+    left -= chunk.length
+    if (left < 0) ctx.req.destroy()
+  })
+}
+
 /** Who was not told to go on may or may not send its body: where the next request begins, nobody knows. */
 export const endsWithoutBody = (ctx: Context): boolean => expectsContinue(ctx) && !ctx.state.continued
 

@@ -109,8 +109,9 @@ export function createConnections(settings: Settings): Connections {
       server.maxRequestsPerSocket = settings.HTTP_MAX_REQUESTS_PER_CONNECTION
       // Their number is limited by their size; Node would leave out what is above it, and not say so.
       server.maxHeadersCount = 0
-      // Nothing moves on a connection while it waits, at most this long, or because nobody reads what it is sent.
-      server.timeout = (settings.HTTP_WAIT_MAX_SECONDS + settings.HTTP_STALLED_SECONDS) * 1000
+      // On one that is read something moves at least this often: an answer that was waited for, or a stream's heartbeat.
+      const quiet = Math.max(settings.HTTP_WAIT_MAX_SECONDS, settings.HTTP_HEARTBEAT_SECONDS)
+      server.timeout = (quiet + settings.HTTP_STALLED_SECONDS) * 1000
       server.on('connection', meet)
       server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
         if (error.code === 'ECONNRESET' || socket.writableEnded) return

@@ -8,7 +8,7 @@ import type { Control } from '../control/control.ts'
 import { AppError, invalidInput } from '../schemas/errors.ts'
 import type { Settings } from '../schemas/settings.ts'
 import { type Admission, admit, type Caller, fromOf, type Gate, noteForbidden } from './admission.ts'
-import { readJson } from './body.ts'
+import { leaveUnread, readJson } from './body.ts'
 import { sessionSecret, setSessionCookie } from './session-cookie.ts'
 
 /** What a handler gets: parsed and authorised. */
@@ -91,7 +91,10 @@ export function mount(routes: Route[], options: MountOptions): Router {
   const router = new Router({ prefix: '/api' })
   for (const item of routes) {
     router[item.method](item.path, async (ctx: Context & { params: Record<string, string> }) => {
-      const caller = await admit(ctx, item.permission, options.control)
+      const caller = await admit(ctx, item.permission, options.control).catch((error: unknown) => {
+        leaveUnread(ctx, options.limits.HTTP_MAX_BODY_BYTES, options.limits.HTTP_MAX_LOGIN_BODY_BYTES)
+        throw error
+      })
       if (item.permission !== 'anyone') options.admitted(ctx.req)
       const reply = await answered(ctx, item, caller, options)
       if (options.checkResponses) checkResponse(item, reply)

@@ -16,7 +16,7 @@ const timeZone = z.string().refine((name) => /^[A-Za-z]/.test(name) && isTimeZon
 })
 
 function isOrigin(text: string): boolean {
-  return /^https?:/.test(text) && URL.canParse(text) && new URL(text).origin === text
+  return /^https?:\/\/[^*]+$/.test(text) && URL.canParse(text) && new URL(text).origin === text
 }
 
 function isTimeZone(name: string): boolean {
@@ -130,7 +130,7 @@ export const Settings = z.object({
   HTTP_MAX_UNAUTHENTICATED_PER_ADDRESS: count(5000).describe(
     'HTTP connections of one address without a successful login so far; more are closed',
   ),
-  HTTP_MAX_PIPELINED: count(100).describe('unanswered requests of one connection; with more it is closed'),
+  HTTP_MAX_PIPELINED: count(20).describe('unanswered requests of one connection; with more it is closed'),
   HTTP_MAX_REQUESTS_PER_CONNECTION: count(0, 0).describe('requests of one connection, then it is closed; 0: no limit'),
   HTTP_TLS_PROXY: z
     .stringbool()
@@ -145,6 +145,9 @@ export const Settings = z.object({
   SESSION_IDLE_SECONDS: seconds(3600).describe('a console session without a request for this long ends'),
   SESSION_MAX_SECONDS: seconds(43_200).describe('a console session ends after this long, whatever is done with it'),
   SESSION_MAX_OPEN: count(50, 1, 10_000).describe('console sessions of one token; with another one the oldest ends'),
+  HTTP_HEARTBEAT_SECONDS: seconds(15).describe(
+    'a stream on which nothing happens gets a comment this often, so that nobody in between takes it for dead',
+  ),
   SHUTDOWN_SECONDS: seconds(10).describe('open requests get this long to end at shutdown'),
   MQTT_KEEPALIVE_MAX: count(120, 1, 65_535).describe('seconds; keepalive 0 or above this is supervised at this limit'),
   MQTT_CONNECT_TIMEOUT_SECONDS: seconds(5).describe('a connection must send its CONNECT within this time'),
