@@ -74,7 +74,7 @@ async function attack(count: number): Promise<Socket[]> {
   return sockets
 }
 
-test(`${SOCKETS} hostile connections take little memory, and those who mean well are answered`, async () => {
+test(`${SOCKETS} hostile connections again and again take no more memory than at first, and those who mean well are answered`, async () => {
   // The code that the attack runs through is compiled before, and the heap is that of a server that has been at work.
   for (const socket of await attack(KINDS.length * 20)) socket.destroy()
   await server.api.post('/clients', { id: 'c1' })
@@ -82,9 +82,21 @@ test(`${SOCKETS} hostile connections take little memory, and those who mean well
     expect((await server.api.post('/commands/preview', { clientId: 'c1', action: 'a' })).status).toBe(200)
   }
   const before = await settledMb()
+  const first = await wave()
+  await wave()
+  const third = await wave()
+  const [began, one, three] = [before, first.mostMb, third.mostMb].map((mb) => mb.toFixed(0))
+  console.log(
+    `${SOCKETS} hostile connections: ${began} MB before, at most ${one} MB with them, ${three} MB the third time`,
+  )
+  expect(third.mostMb - first.mostMb).toBeLessThan(MAX_GROWTH_MB)
+  expect((await server.api.get('/health')).status).toBe(200)
+}, 90_000)
+
+/** Two and a half seconds of the attack, while somebody else is served. */
+async function wave(): Promise<{ mostMb: number }> {
   const sockets = await attack(SOCKETS)
-  let most = 0
-  let slowest = 0
+  let mostMb = 0
   const opened = performance.now()
   await until(
     async () => {
@@ -92,19 +104,13 @@ test(`${SOCKETS} hostile connections take little memory, and those who mean well
         const next = KINDS[index % KINDS.length]?.next
         if (next && !socket.destroyed && socket.writableLength < 200_000) socket.write(next)
       }
-      most = Math.max(most, residentMb())
-      const asked = performance.now()
+      mostMb = Math.max(mostMb, residentMb())
       expect((await server.api.get('/clients/c1')).status).toBe(200)
-      slowest = Math.max(slowest, performance.now() - asked)
-      return performance.now() - opened > 4000
+      return performance.now() - opened > 2500
     },
-    'four seconds of it',
+    'the end of a wave',
     20_000,
   )
-  console.log(
-    `${SOCKETS} hostile connections: ${before.toFixed(0)} MB before, at most ${most.toFixed(0)} MB with them; slowest answer ${slowest.toFixed(0)} ms`,
-  )
-  expect(most - before).toBeLessThan(MAX_GROWTH_MB)
   for (const socket of sockets) socket.destroy()
-  expect((await server.api.get('/health')).status).toBe(200)
-}, 60_000)
+  return { mostMb }
+}
