@@ -1,33 +1,67 @@
-import type { Context, Middleware } from 'koa'
+import type { Context } from 'koa'
 import rawBody from 'raw-body'
 import { AppError } from '../schemas/errors.ts'
+import { jsonFault } from '../schemas/json.ts'
 
-/** Reads JSON bodies into `ctx.state.body`, whatever their Content-Type says; undefined where there is none. */
-export function jsonBody(maxBytes: number): Middleware {
-  return async (ctx, next) => {
-    ctx.state.body = await read(ctx, maxBytes)
-    await next()
-  }
-}
-
-async function read(ctx: Context, maxBytes: number): Promise<unknown> {
+/**
+ * Reads a JSON body, whatever its Content-Type says; undefined if there is none. Call it once the caller is known: until then
+ * nothing of a body is read, and who asks first (`Expect: 100-continue`) is not told to send it. Of equal keys in an object the
+ * last one counts. Throws UNSUPPORTED_MEDIA_TYPE, PAYLOAD_TOO_LARGE, INVALID_INPUT.
+ */
+export async function readJson(ctx: Context, maxBytes: number): Promise<unknown> {
   const encoding = ctx.get('content-encoding')
-  if (encoding !== '' && encoding !== 'identity') throw notJson(`Content-Encoding ${encoding} is not taken`)
+  if (encoding !== '' && encoding.toLowerCase() !== 'identity') {
+    throw new AppError('UNSUPPORTED_MEDIA_TYPE', `Content-Encoding ${encoding} is not taken: send the body as it is.`)
+  }
   try {
-    const bytes = await rawBody(ctx.req, { limit: maxBytes })
-    if (bytes.length === 0) return undefined
-    // `fatal`: otherwise U+FFFD took the place of what is not UTF-8, and the command would be stored changed.
-    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
+    const length = ctx.get('content-length')
+    if (Number(length) > maxBytes) throw tooLarge(maxBytes)
+    if (expectsContinue(ctx)) {
+      ctx.res.writeContinue()
+      ctx.state.continued = true
+    }
+    const body = parse(await rawBody(ctx.req, { limit: maxBytes }))
+    const fault = jsonFault(body)
+    if (fault) throw new AppError('INVALID_INPUT', `The body ${fault}.`, [{ path: 'body', message: fault }])
+    return body
   } catch (error) {
     if (error instanceof AppError) throw error
     const { status, message } = error as Error & { status?: number }
-    if (status === 413) throw new AppError('PAYLOAD_TOO_LARGE', `The body is larger than ${maxBytes} bytes.`)
-    throw notJson(message)
+    throw status === 413 ? tooLarge(maxBytes) : notJson(message)
   } finally {
     // What is still sent after a refusal is read and thrown away: unread, it would block the connection's next request.
     ctx.req.resume()
   }
 }
+
+/** The rest of a stranger's body: one that may be sent is thrown away as it comes, of all others the connection ends. */
+export function leaveUnread(ctx: Context, maxBytes: number, maxUnannounced: number): void {
+  if (ctx.req.complete) return
+  const length = ctx.get('content-length')
+  if (length !== '') {
+    if (Number(length) > maxBytes) ctx.set('Connection', 'close')
+    return
+  }
+  let left = maxUnannounced
+  ctx.req.on('data', (chunk: Buffer) => {
+    left -= chunk.length
+    if (left < 0) ctx.req.destroy()
+  })
+}
+
+/** Who was not told to go on may or may not send its body: where the next request begins, nobody knows. */
+export const endsWithoutBody = (ctx: Context): boolean => expectsContinue(ctx) && !ctx.state.continued
+
+const expectsContinue = (ctx: Context): boolean => ctx.get('expect').toLowerCase() === '100-continue'
+
+function parse(bytes: Buffer): unknown {
+  if (bytes.length === 0) return undefined
+  // `fatal`: otherwise U+FFFD took the place of what is not UTF-8, and the command would be stored changed.
+  return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
+}
+
+const tooLarge = (maxBytes: number): AppError =>
+  new AppError('PAYLOAD_TOO_LARGE', `The body is larger than ${maxBytes} bytes.`)
 
 const notJson = (message: string): AppError =>
   new AppError('INVALID_INPUT', `The body is not JSON in UTF-8: ${message}`, [{ path: 'body', message }])

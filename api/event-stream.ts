@@ -13,26 +13,26 @@ export interface StreamMessage {
 /** The body of a route that streams. */
 export const EventStream = z.instanceof(Readable)
 
-/** Silence looks like a dead connection to proxies; a comment keeps it open. */
-const HEARTBEAT_MS = 15_000
-
-/** Answers with messages as they come; a slow reader slows its own source down. */
-export function eventStream(messages: AsyncIterable<StreamMessage>): Reply {
+/**
+ * Answers with messages as they come; a slow reader slows its own source down. Silence looks like a dead connection to proxies:
+ * a comment every so many seconds keeps it open.
+ */
+export function eventStream(messages: AsyncIterable<StreamMessage>, heartbeatSeconds: number): Reply {
   return {
     status: 200,
     headers: { 'Content-Type': 'text/event-stream; charset=utf-8', 'X-Accel-Buffering': 'no' },
-    body: Readable.from(withHeartbeats(messages)),
+    body: Readable.from(withHeartbeats(messages, heartbeatSeconds * 1000)),
   }
 }
 
-async function* withHeartbeats(messages: AsyncIterable<StreamMessage>): AsyncGenerator<string> {
+async function* withHeartbeats(messages: AsyncIterable<StreamMessage>, everyMs: number): AsyncGenerator<string> {
   const source = messages[Symbol.asyncIterator]()
   yield 'retry: 1000\n\n'
   for (let next = source.next(); ; ) {
     const silence = new AbortController()
     const result = await Promise.race([
       next,
-      wait(HEARTBEAT_MS, undefined, { signal: silence.signal, ref: false }).catch(() => undefined),
+      wait(everyMs, undefined, { signal: silence.signal, ref: false }).catch(() => undefined),
     ])
     silence.abort()
     if (result === undefined) {

@@ -32,20 +32,46 @@ const presentable = ({ path, message }: InputFault): InputFault => ({
   message: withoutSecrets(message),
 })
 
-function answer(ctx: Context, problem: AppError): void {
-  const { code, message, faults, extensions } = problem
+/** Node goes by the first of several of these; a proxy in front may have gone by the last. */
+const ONCE = new Set(['authorization', 'content-type', 'cookie', 'host', 'origin'])
+
+/** Throws INVALID_INPUT for what Node takes and HTTP/1.1 does not, or where two readers would disagree on what is meant. */
+export function refuseAmbiguous({ req: { rawHeaders, headers, httpVersion } }: Context, next: Next): Promise<void> {
+  if (httpVersion === '0.9') throw ambiguous('version', 'is older than HTTP/1.0')
+  if (httpVersion === '1.1' && headers.host === undefined) throw ambiguous('host', 'is missing')
+  const seen = new Set<string>()
+  for (let at = 0; at < rawHeaders.length; at += 2) {
+    const name = (rawHeaders[at] as string).toLowerCase()
+    if (!ONCE.has(name)) continue
+    if (seen.has(name)) throw ambiguous(name, 'comes twice')
+    seen.add(name)
+  }
+  return next()
+}
+
+const ambiguous = (path: string, message: string): AppError =>
+  new AppError('INVALID_INPUT', `In the head of the request ${path} ${message}.`, [{ path, message }])
+
+/** RFC 9457; `instance`: the path that was asked for. */
+export function problemDetails({ code, message, faults, extensions }: AppError, instance?: string) {
   const status = ERROR_STATUS[code]
-  ctx.status = status
-  ctx.body = {
+  return {
     type: 'about:blank',
     title: STATUS_CODES[status] ?? code,
     status,
     code,
     detail: withoutSecrets(message),
-    instance: withoutSecrets(ctx.path),
+    ...(instance === undefined ? {} : { instance: withoutSecrets(instance) }),
     ...(faults ? { errors: faults.map(presentable) } : {}),
     ...extensions,
   }
+}
+
+function answer(ctx: Context, problem: AppError): void {
+  const details = problemDetails(problem, ctx.path)
+  const { status } = details
+  ctx.status = status
+  ctx.body = details
   ctx.type = 'application/problem+json'
   if (status === 401) ctx.set('WWW-Authenticate', 'Bearer')
   if (status === 503) ctx.set('Retry-After', '1')

@@ -1,26 +1,29 @@
+import type { IncomingMessage } from 'node:http'
 import Router from '@koa/router'
 import type { Context } from 'koa'
 import type { z } from 'zod'
-import { type Actor, type Origin, plainAddress } from '../control/access/actor.ts'
+import type { Actor, Origin } from '../control/access/actor.ts'
 import type { ClientCredential } from '../control/access/authenticate.ts'
-import { wrongSecret } from '../control/access/login-throttle.ts'
-import { authorize, type Permission } from '../control/access/permissions.ts'
-import type { Noticed } from '../control/access/security-log.ts'
 import type { Control } from '../control/control.ts'
 import { AppError, invalidInput } from '../schemas/errors.ts'
-import { jsonFault } from '../schemas/json.ts'
+import type { Settings } from '../schemas/settings.ts'
+import { type Admission, admit, type Caller, fromOf, type Gate, noteForbidden } from './admission.ts'
+import { leaveUnread, readJson } from './body.ts'
+import { sessionSecret, setSessionCookie } from './session-cookie.ts'
 
 /** What a handler gets: parsed and authorised. */
 export interface RouteInput<Params, Query, Body> {
   params: Params
   query: Query
   body: Body
-  /** Who asks; where the permission is a principal's. */
+  /** Who asks; not where the permission is `client` or `anyone`. */
   actor: Actor
   /** Only where the permission is `client`. */
   client: ClientCredential
-  /** Only where the permission is `anyone`. */
-  origin: Origin
+  /** Where the request came from, whoever asks. */
+  from: Origin
+  /** The secret in the session's cookie, if there is one. */
+  session: string | undefined
   /** Header values by lower-case name. */
   header(name: string): string | undefined
   /** Aborted when the caller is gone, its token ends or the server stops. Only who waits or streams asks for it. */
@@ -31,6 +34,8 @@ export interface Reply {
   status: number
   headers?: Record<string, string>
   body?: unknown
+  /** The secret that the session's cookie has from now on; null: none. */
+  session?: string | null
 }
 
 /** A route as data: documents, tests and the router read the same list. */
@@ -39,8 +44,8 @@ export interface Route {
   /** Below /api, in @koa/router's syntax. */
   path: string
   summary: string
-  /** What a principal needs; `client`: a client's own door, opened by its key; `anyone`: the body has what it takes. */
-  permission: Permission | 'client' | 'anyone'
+  /** What a principal needs; `client`: a client's own door, opened by its key; `anyone`: nobody is asked who he is. */
+  permission: Gate
   params?: z.ZodType
   query?: z.ZodType
   body?: z.ZodType
@@ -68,29 +73,34 @@ export function route<
   return definition as Route
 }
 
-/** What a request is let in by, or not. */
-export type Admission = Pick<Control, 'authenticator' | 'loginThrottle' | 'refusals' | 'securityLog'>
+type BodyLimits = Pick<Settings, 'HTTP_MAX_BODY_BYTES' | 'HTTP_MAX_LOGIN_BODY_BYTES'>
 
 export interface MountOptions {
   control: Admission & Pick<Control, 'logins'>
+  limits: BodyLimits
+  /** Told of each request that was let in. */
+  admitted(request: IncomingMessage): void
   /** Streams and waits end when the server stops. */
   stopping: AbortSignal
   /** In tests: an answer that is not as declared is a 500. */
   checkResponses: boolean
 }
 
-type Caller = { actor: Actor } | { client: ClientCredential } | { origin: Origin }
-
-/** Each request: authenticate, authorise, parse, call, answer. */
+/** Each request: authenticate, authorise, read and parse, call, answer. */
 export function mount(routes: Route[], options: MountOptions): Router {
   const router = new Router({ prefix: '/api' })
   for (const item of routes) {
     router[item.method](item.path, async (ctx: Context & { params: Record<string, string> }) => {
-      const caller = await admit(ctx, item.permission, options.control)
+      const caller = await admit(ctx, item.permission, options.control).catch((error: unknown) => {
+        leaveUnread(ctx, options.limits.HTTP_MAX_BODY_BYTES, options.limits.HTTP_MAX_LOGIN_BODY_BYTES)
+        throw error
+      })
+      if (item.permission !== 'anyone') options.admitted(ctx.req)
       const reply = await answered(ctx, item, caller, options)
       if (options.checkResponses) checkResponse(item, reply)
       ctx.status = reply.status
       for (const [name, value] of Object.entries(reply.headers ?? {})) ctx.set(name, value)
+      if (reply.session !== undefined) setSessionCookie(ctx, reply.session)
       ctx.body = reply.body ?? null
     })
   }
@@ -101,14 +111,16 @@ async function answered(
   ctx: Context & { params: Record<string, string> },
   item: Route,
   caller: Caller,
-  { control, stopping }: MountOptions,
+  { control, stopping, limits }: MountOptions,
 ): Promise<Reply> {
   try {
     return await item.handle({
       ...caller,
+      from: fromOf(ctx),
+      session: sessionSecret(ctx),
       params: parseParams(item.params, ctx.params),
       query: parse(item.query, ctx.query, 'query'),
-      body: parseBody(item, ctx),
+      body: await parseBody(item, ctx, limits),
       header: (name) => ctx.headers[name]?.toString(),
       get gone() {
         return AbortSignal.any([goneSignal(ctx, caller, control.logins), stopping])
@@ -118,64 +130,6 @@ async function answered(
     noteForbidden(ctx, caller, control, error)
     throw error
   }
-}
-
-/** Who calls, if they may. Throws UNAUTHORIZED, RATE_LIMIT, CLIENT_DISABLED, FORBIDDEN. */
-export async function admit(ctx: Context, permission: Route['permission'], control: Admission): Promise<Caller> {
-  const caller = await authenticate(ctx, permission, control)
-  try {
-    if ('actor' in caller) authorize(caller.actor.principal, permission as Permission)
-  } catch (error) {
-    noteForbidden(ctx, caller, control, error)
-    throw error
-  }
-  return caller
-}
-
-const FORBIDDEN = ['FORBIDDEN', 'ACTION_NOT_ALLOWED']
-
-function noteForbidden(ctx: Context, caller: Caller, { securityLog }: Admission, error: unknown): void {
-  if (!(error instanceof AppError) || !FORBIDDEN.includes(error.code)) return
-  const detail = `${ctx.method} ${ctx.path}: ${error.message}`
-  securityLog.note({ kind: 'forbidden_action', ...whoIs(caller), address: addressOf(ctx), detail })
-}
-
-function whoIs(caller: Caller): Pick<Noticed, 'subject' | 'principal' | 'clientId'> {
-  if ('actor' in caller) return { subject: caller.actor.principal.name, principal: caller.actor.principal.name }
-  if ('client' in caller) return { subject: caller.client.id, clientId: caller.client.id }
-  return { subject: caller.origin.address }
-}
-
-const addressOf = (ctx: Context): string => plainAddress(ctx.req.socket.remoteAddress)
-
-/** A wrong secret is a failure of its address; a right one is let in whatever went before. */
-async function authenticate(
-  ctx: Context,
-  permission: Route['permission'],
-  { authenticator, loginThrottle, refusals, securityLog }: Admission,
-): Promise<Caller> {
-  const origin = { address: addressOf(ctx), requestId: ctx.state.requestId }
-  if (permission === 'anyone') return { origin }
-  const secret = /^Bearer +(\S+)$/i.exec(ctx.get('authorization'))?.[1]
-  const [what, form] = permission === 'client' ? ['client key', 'sbk_'] : ['API token', 'sbt_']
-  if (secret === undefined) {
-    throw new AppError('UNAUTHORIZED', `Give your ${what}: Authorization: Bearer ${form}…`)
-  }
-  const { address } = origin
-  if (!secret.startsWith(form)) {
-    securityLog.note({ kind: 'bad_key', subject: address, address, detail: `no ${what} at ${ctx.method} ${ctx.path}` })
-  } else if (permission === 'client') {
-    const client = await authenticator.clientByKey(secret, address)
-    if (client?.disabled) {
-      refusals.login(client.id, `client ${client.id} is disabled`)
-      throw new AppError('CLIENT_DISABLED', `Client ${client.id} is disabled.`)
-    }
-    if (client) return { client }
-  } else {
-    const principal = await authenticator.principal(secret, address)
-    if (principal) return { actor: { principal, ...origin } }
-  }
-  throw wrongSecret(`The ${what} is not valid.`, await loginThrottle.failed(address))
 }
 
 function parse(schema: z.ZodType | undefined, value: unknown, at: string): unknown {
@@ -197,12 +151,12 @@ function parseParams(schema: z.ZodType | undefined, params: Record<string, strin
   return parsed.data
 }
 
-function parseBody(item: Route, ctx: Context): unknown {
+/** A body that the route has no use for is not read. */
+async function parseBody(item: Route, ctx: Context, limits: BodyLimits): Promise<unknown> {
   if (!item.body) return undefined
-  const { body = {} } = ctx.state as { body?: unknown }
-  const fault = jsonFault(body)
-  if (fault) throw new AppError('INVALID_INPUT', `The body ${fault}.`, [{ path: 'body', message: fault }])
-  return parse(item.body, body, 'body')
+  const limit = item.permission === 'anyone' ? limits.HTTP_MAX_LOGIN_BODY_BYTES : limits.HTTP_MAX_BODY_BYTES
+  const body = await readJson(ctx, limit)
+  return parse(item.body, body === undefined ? {} : body, 'body')
 }
 
 function goneSignal(ctx: Context, caller: Caller, logins: Control['logins']): AbortSignal {

@@ -8,8 +8,10 @@ import type { Certificate } from '../control/certificate.ts'
 import type { Control } from '../control/control.ts'
 import { Id } from '../schemas/ids.ts'
 import { plainHost } from '../schemas/settings.ts'
-import { jsonBody } from './body.ts'
-import { problems } from './problem.ts'
+import { endsWithoutBody } from './body.ts'
+import { createConnections } from './connections.ts'
+import { answerHeaders, crossOrigin } from './headers.ts'
+import { problems, refuseAmbiguous } from './problem.ts'
 import { mount, type Route } from './route.ts'
 import { accessRoutes } from './routes/access.ts'
 import { actionRoutes } from './routes/actions.ts'
@@ -22,6 +24,7 @@ import { eventRoutes } from './routes/events.ts'
 import { type HealthChecks, healthRoutes } from './routes/health.ts'
 import { httpAgentRoutes } from './routes/http-agent.ts'
 import { metricsRoutes } from './routes/metrics.ts'
+import { sessionRoutes } from './routes/session.ts'
 import { zoneRoutes } from './routes/zones.ts'
 
 export interface Api {
@@ -49,6 +52,7 @@ export const apiRoutes = (control: Control): Route[] => [
   ...enrolmentRoutes(control),
   ...alertRoutes(control),
   ...auditRoutes(control),
+  ...sessionRoutes(control),
 ]
 
 /** HTTP in: Koa with the routes of ./routes. */
@@ -63,26 +67,31 @@ export function createApi({ control, log, health, checkResponses }: ApiDeps): Ap
     const given = ctx.get('x-request-id')
     ctx.state.requestId = Id.safeParse(given).success ? given : uuid()
     ctx.set('X-Request-Id', ctx.state.requestId)
-    ctx.set('Cache-Control', 'no-store')
     await next()
+    if (endsWithoutBody(ctx)) ctx.set('Connection', 'close')
   })
+  koa.use(answerHeaders(settings))
+  koa.use(crossOrigin(settings.HTTP_ALLOWED_ORIGINS))
   koa.use(problems(log))
+  koa.use(refuseAmbiguous)
   koa.use(healthRoutes(health, () => ready, log).routes())
   koa.use(metricsRoutes(control.metrics, settings.METRICS_LOGIN ? control : undefined).routes())
-  koa.use(jsonBody(settings.HTTP_MAX_BODY_BYTES))
+  const connections = createConnections(settings)
   const router = mount(apiRoutes(control), {
     control,
+    limits: settings,
+    admitted: connections.admitted,
     stopping: stopping.signal,
     checkResponses,
   })
   koa.use(router.routes()).use(router.allowedMethods())
 
-  const limits = { requestTimeout: settings.HTTP_REQUEST_TIMEOUT_SECONDS * 1000 }
   const servers: Server[] = []
 
   return {
     async listen(certificate) {
-      const plain = createServer(limits, koa.callback())
+      const plain = createServer(connections.options)
+      connections.guard(plain, koa.callback())
       servers.push(plain)
       const http = await bind(plain, {
         host: plainHost(settings, 'HTTP_HOST'),
@@ -91,7 +100,8 @@ export function createApi({ control, log, health, checkResponses }: ApiDeps): Ap
       })
       ready = true
       if (!certificate) return { http, https: undefined }
-      const tls = createTlsServer({ ...limits, ...certificate.options }, koa.callback())
+      const tls = createTlsServer({ ...connections.options, ...certificate.options })
+      connections.guard(tls, koa.callback())
       servers.push(tls)
       certificate.renews(tls)
       const place = { host: settings.HTTP_HOST, port: settings.HTTPS_PORT, setting: 'HTTPS_PORT' }

@@ -88,11 +88,11 @@ function explainSettings() {
   const defaults = Settings.parse({}) as Record<string, unknown>
   return Object.entries(Settings.shape).map(([name, schema]) => {
     const given = raw[name] !== undefined && raw[name] !== ''
-    const fallback = defaults[name]
+    const fallback = defaults[name] === undefined ? '' : String(defaults[name])
     return {
       name,
-      value: given ? masked(name, raw[name] as string) : fallback === undefined ? 'absent' : String(fallback),
-      default: fallback === undefined ? null : String(fallback),
+      value: given ? masked(name, raw[name] as string) : fallback || 'absent',
+      default: fallback || null,
       given,
       meaning: schema.description ?? '',
     }

@@ -2,15 +2,17 @@ import type { Logger } from 'pino'
 import { type RateLimiterAbstract, RateLimiterMemory } from 'rate-limiter-flexible'
 import { listRetained } from '../db/clients.ts'
 import type { Db } from '../db/connect.ts'
+import { storeSessionUse } from '../db/console-sessions.ts'
 import { checkTimeZone } from '../db/quotas.ts'
+import { storeLastUse } from '../db/tokens.ts'
 import { isSettled } from '../schemas/executions.ts'
 import type { Settings } from '../schemas/settings.ts'
 import { type Authenticator, createAuthenticator } from './access/authenticate.ts'
+import { createLastUse } from './access/last-use.ts'
 import { createLoginThrottle, type LoginThrottle } from './access/login-throttle.ts'
 import { createLogins, type Logins } from './access/logins.ts'
 import { MINUTE_SECONDS } from './access/minute-limits.ts'
 import { createSecurityLog, type SecurityLog } from './access/security-log.ts'
-import { createTokenUse } from './access/token-use.ts'
 import { type Actions, createActions } from './actions/actions.ts'
 import { createAlertFollower } from './alerts/follower.ts'
 import { createRefusals, type Refusals } from './alerts/refusals.ts'
@@ -138,11 +140,21 @@ export function createControl(deps: ControlDeps): Control {
     subjectsPerMinute: settings.SECURITY_EVENT_SUBJECTS,
     backlog: settings.SECURITY_EVENT_BACKLOG,
   })
-  const tokenUse = createTokenUse(db, metrics, settings.TOKEN_LAST_USED_SECONDS)
+  const tokenUse = createLastUse({
+    store: (ids, exactSeconds) => storeLastUse(db, ids, exactSeconds),
+    exactSeconds: settings.TOKEN_LAST_USED_SECONDS,
+    meter: metrics.batcher('token_use'),
+  })
+  const sessionUse = createLastUse({
+    store: (ids, exactSeconds) => storeSessionUse(db, ids, exactSeconds),
+    exactSeconds: Math.min(settings.TOKEN_LAST_USED_SECONDS, settings.SESSION_IDLE_SECONDS / 10),
+    meter: metrics.batcher('session_use'),
+  })
   const logins = createLogins({
     db,
     log,
     recheckSeconds: settings.CREDENTIAL_CACHE_SECONDS,
+    sessionIdleSeconds: settings.SESSION_IDLE_SECONDS,
     endClientKey(clientId, keyHash, why) {
       transport.disconnect(clientId, why, keyHash)
       httpSessions.disconnect(clientId, why, keyHash)
@@ -158,11 +170,14 @@ export function createControl(deps: ControlDeps): Control {
     intervalSeconds: settings.SWEEP_INTERVAL_SECONDS,
     idempotencyKeySeconds: settings.IDEMPOTENCY_KEY_SECONDS,
     securityEventSeconds: settings.SECURITY_EVENT_KEEP_SECONDS,
+    sessionIdleSeconds: settings.SESSION_IDLE_SECONDS,
   })
   const authenticator = createAuthenticator({
     db,
     securityLog,
     tokenUse,
+    sessionUse,
+    sessionIdleSeconds: settings.SESSION_IDLE_SECONDS,
     cacheSeconds: settings.CREDENTIAL_CACHE_SECONDS,
     metrics,
   })
@@ -254,6 +269,7 @@ export function createControl(deps: ControlDeps): Control {
       await uplink.stop()
       await ledger.stop()
       await tokenUse.stop()
+      await sessionUse.stop()
       await securityLog.stop()
     },
   }

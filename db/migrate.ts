@@ -6,6 +6,7 @@ import { up as groups } from './migrations/0002-groups.ts'
 import { up as alerts } from './migrations/0003-alerts.ts'
 import { up as governance } from './migrations/0005-governance.ts'
 import { up as enrolments } from './migrations/0006-enrolments.ts'
+import { up as consoleSessions } from './migrations/0007-console-sessions.ts'
 import { up as severeSecurityEvents } from './migrations/0008-severe-security-events.ts'
 import { up as openWork } from './migrations/0010-open-work.ts'
 
@@ -16,6 +17,7 @@ const MIGRATIONS: Record<string, Migration> = {
   '0003-alerts': { up: alerts },
   '0005-governance': { up: governance },
   '0006-enrolments': { up: enrolments },
+  '0007-console-sessions': { up: consoleSessions },
   '0008-severe-security-events': { up: severeSecurityEvents },
   '0010-open-work': { up: openWork },
 }

@@ -70,6 +70,14 @@ export interface Database {
     expires_at: Time
     revoked_at: NullableTime
   }
+  console_sessions: {
+    id: string
+    token_id: string
+    secret_hash: Buffer
+    created_at: Time
+    expires_at: Time
+    last_used_at: Time
+  }
   grant_usage: { principal_id: string; scope: string; day: string; used: number; refused: number }
   audit: {
     id: Generated<number>

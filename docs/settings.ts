@@ -6,7 +6,7 @@ export function settingsDocument(): string {
   const defaults = Settings.parse({}) as Record<string, unknown>
   const rows = Object.entries(Settings.shape).map(
     ([name, schema]) =>
-      `| \`${name}\` | ${name in defaults && defaults[name] !== undefined ? `\`${defaults[name]}\`` : 'absent'} | ${schema.description} |`,
+      `| \`${name}\` | ${String(defaults[name] ?? '') === '' ? 'absent' : `\`${defaults[name]}\``} | ${schema.description} |`,
   )
   return `# Settings
 

@@ -22,6 +22,8 @@ export const AuditKind = z.enum([
   'grants.replaced',
   'enrolment.created',
   'enrolment.revoked',
+  'session.opened',
+  'session.ended',
   'alert.acknowledged',
 ])
 export type AuditKind = z.infer<typeof AuditKind>

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 
-/** Stable codes and their HTTP status (contract, 5). */
+/** Stable codes and their HTTP status (contract, 5), with those that tell of HTTP itself. */
 export const ERROR_STATUS = {
   INTERNAL: 500,
   INVALID_INPUT: 400,
@@ -12,11 +12,14 @@ export const ERROR_STATUS = {
   NO_TARGETS: 409,
   TARGETS_CHANGED: 409,
   CONFLICT: 409,
+  REQUEST_TIMEOUT: 408,
   PAYLOAD_TOO_LARGE: 413,
+  UNSUPPORTED_MEDIA_TYPE: 415,
   IDEMPOTENCY_MISMATCH: 422,
   RATE_LIMIT: 429,
   DAILY_LIMIT: 429,
   QUEUE_FULL: 429,
+  HEADERS_TOO_LARGE: 431,
   UNAVAILABLE: 503,
 } as const
 

@@ -17,6 +17,8 @@ export const SECURITY_EVENTS = {
   foreign_client_id: 'warning',
   /** A publish, or a will, where the login may not publish. */
   forbidden_topic: 'warning',
+  /** A session's cookie with a request that does not come from the console itself. */
+  cross_site: 'warning',
   /** What the role or the grants do not allow. */
   forbidden_action: 'warning',
   /** More than 150 % of a limit was asked for. */

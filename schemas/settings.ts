@@ -5,10 +5,19 @@ const count = (fallback: number, min = 1, max = 1_000_000_000) =>
   z.coerce.number().int().min(min).max(max).default(fallback)
 const seconds = (fallback: number) => z.coerce.number().positive().max(1_000_000_000).default(fallback)
 const text = z.string().min(1)
+/** Exact ones: a scheme, a host, perhaps a port. */
+const origins = z
+  .string()
+  .transform((list) => list.split(',').map((origin) => origin.trim()))
+  .pipe(z.array(z.string().refine(isOrigin, { message: 'must be origins like https://app.example.com' })))
 /** An IANA name: offsets are left out, since PostgreSQL reads the sign of `+09:00` the other way round. */
 const timeZone = z.string().refine((name) => /^[A-Za-z]/.test(name) && isTimeZone(name), {
   message: 'must be an IANA time zone, like Europe/Berlin',
 })
+
+function isOrigin(text: string): boolean {
+  return /^https?:\/\/[^*]+$/.test(text) && URL.canParse(text) && new URL(text).origin === text
+}
 
 function isTimeZone(name: string): boolean {
   try {
@@ -103,9 +112,42 @@ export const Settings = z.object({
     'largest payload of a command or an MQTT message, as JSON in UTF-8; a packet may be larger by its topic',
   ),
   HTTP_MAX_BODY_BYTES: count(1_048_576).describe('largest body of an HTTP request'),
+  HTTP_MAX_LOGIN_BODY_BYTES: count(4096, 256).describe(
+    'largest body of a request that asks for no login, such as a login',
+  ),
   HTTP_WAIT_MAX_SECONDS: count(60).describe('longest ?wait='),
   HTTP_PING_TIMEOUT_SECONDS: seconds(30).describe('an HTTP client that has not pinged for this long is shown offline'),
   HTTP_REQUEST_TIMEOUT_SECONDS: seconds(30).describe('a request must have arrived completely by then'),
+  HTTP_HEADERS_TIMEOUT_SECONDS: seconds(10).describe('its headers must have arrived by then'),
+  HTTP_KEEP_ALIVE_SECONDS: seconds(65).describe(
+    'how long a connection stays open for another request; longer than a proxy in front keeps it',
+  ),
+  HTTP_STALLED_SECONDS: seconds(60).describe(
+    'a reader that takes nothing of its answer for this long, after HTTP_WAIT_MAX_SECONDS, is disconnected',
+  ),
+  HTTP_MAX_HEADER_BYTES: count(16_384, 1024, 1_048_576).describe('largest head of a request: its line and its headers'),
+  HTTP_MAX_CONNECTIONS: count(20_000).describe('HTTP connections at once, of each listener; more are closed'),
+  HTTP_MAX_UNAUTHENTICATED_PER_ADDRESS: count(5000).describe(
+    'HTTP connections of one address without a successful login so far; more are closed',
+  ),
+  HTTP_MAX_PIPELINED: count(20).describe('unanswered requests of one connection; with more it is closed'),
+  HTTP_MAX_REQUESTS_PER_CONNECTION: count(0, 0).describe('requests of one connection, then it is closed; 0: no limit'),
+  HTTP_TLS_PROXY: z
+    .stringbool()
+    .default(false)
+    .describe('a proxy in front speaks TLS to callers: cookies are Secure and answers say Strict-Transport-Security'),
+  HTTP_HSTS_SECONDS: count(31_536_000, 0).describe('max-age of Strict-Transport-Security, over TLS only; 0: none'),
+  HTTP_ALLOWED_ORIGINS: origins
+    .default([])
+    .describe(
+      'origins whose pages may call the API with a token (CORS), comma-separated, as in https://app.example.com; absent: none',
+    ),
+  SESSION_IDLE_SECONDS: seconds(3600).describe('a console session without a request for this long ends'),
+  SESSION_MAX_SECONDS: seconds(43_200).describe('a console session ends after this long, whatever is done with it'),
+  SESSION_MAX_OPEN: count(50, 1, 10_000).describe('console sessions of one token; with another one the oldest ends'),
+  HTTP_HEARTBEAT_SECONDS: seconds(15).describe(
+    'a stream on which nothing happens gets a comment this often, so that nobody in between takes it for dead',
+  ),
   SHUTDOWN_SECONDS: seconds(10).describe('open requests get this long to end at shutdown'),
   MQTT_KEEPALIVE_MAX: count(120, 1, 65_535).describe('seconds; keepalive 0 or above this is supervised at this limit'),
   MQTT_CONNECT_TIMEOUT_SECONDS: seconds(5).describe('a connection must send its CONNECT within this time'),

@@ -54,8 +54,8 @@ export function enrolmentRoutes(control: Control): Route[] {
       permission: 'anyone',
       body: RedeemEnrolment,
       responses: { 201: RedeemedEnrolment, 200: RedeemedEnrolment },
-      async handle({ body, origin }) {
-        const { repeated, ...redeemed } = await redeemEnrolment(control, origin, body)
+      async handle({ body, from }) {
+        const { repeated, ...redeemed } = await redeemEnrolment(control, from, body)
         const headers = { Location: `/api/clients/${redeemed.client.id}` }
         return repeated
           ? { status: 200, headers: { ...headers, 'Idempotent-Replayed': 'true' }, body: redeemed }

@@ -12,7 +12,7 @@ const Types = z
   .transform((text) => text.split(','))
   .pipe(z.array(EventType))
 
-export function eventRoutes({ db }: Control): Route[] {
+export function eventRoutes({ db, settings }: Control): Route[] {
   return [
     route({
       method: 'get',
@@ -23,7 +23,7 @@ export function eventRoutes({ db }: Control): Route[] {
       responses: { 200: EventStream },
       async handle({ query, header, gone }) {
         const events = await followEvents(db, query, header('last-event-id'), gone)
-        return eventStream(messages(events))
+        return eventStream(messages(events), settings.HTTP_HEARTBEAT_SECONDS)
       },
     }),
     route({
@@ -35,7 +35,7 @@ export function eventRoutes({ db }: Control): Route[] {
       responses: { 200: EventStream },
       async handle({ params: { id }, header, gone }) {
         const events = await followCommand(db, id, header('last-event-id'), gone)
-        return eventStream(messages(events))
+        return eventStream(messages(events), settings.HTTP_HEARTBEAT_SECONDS)
       },
     }),
   ]

@@ -61,7 +61,7 @@ export function httpAgentRoutes({ httpSessions, refusals, settings }: Control): 
         gone.addEventListener('abort', channel.close)
         if (gone.aborted) channel.close()
         void channel.closed.then(ended)
-        return eventStream(channel)
+        return eventStream(channel, settings.HTTP_HEARTBEAT_SECONDS)
       },
     }),
     route({

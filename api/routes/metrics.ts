@@ -1,7 +1,7 @@
 import Router from '@koa/router'
 import { type Gauge, Registry as PrometheusRegistry } from 'prom-client'
 import type { Family, Registry } from '../../control/metrics/registry.ts'
-import { type Admission, admit } from '../route.ts'
+import { type Admission, admit } from '../admission.ts'
 
 /** Outside /api, in Prometheus' text format. `login`: an API token is asked for. */
 export function metricsRoutes(metrics: Registry, login: Admission | undefined): Router {

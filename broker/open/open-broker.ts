@@ -8,7 +8,15 @@ import { createSessions, NO_SUBSCRIPTION } from './sessions.ts'
 
 const ANYBODY: Login = {
   kind: 'principal',
-  principal: { id: '', name: 'anybody', role: 'viewer', tokenId: '', grants: null, endsAt: Number.POSITIVE_INFINITY },
+  principal: {
+    id: '',
+    name: 'anybody',
+    role: 'viewer',
+    tokenId: '',
+    sessionId: null,
+    grants: null,
+    endsAt: Number.POSITIVE_INFINITY,
+  },
 }
 
 /**

@@ -4,9 +4,11 @@ import type { Grant, Principal } from '../../schemas/principals.ts'
 /** A principal as the token in hand shows it. */
 export interface AuthenticatedPrincipal extends Principal {
   tokenId: string
+  /** The session whose cookie it came with; null: the token itself. */
+  sessionId: string | null
   /** What it may send and change; null: everything that its role allows. */
   grants: readonly Grant[] | null
-  /** When the token expires, on the clock of performance.now(). */
+  /** When the token, or the session, expires, on the clock of performance.now(). */
   endsAt: number
 }
 

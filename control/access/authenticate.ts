@@ -1,16 +1,18 @@
 import type { Db } from '../../db/connect.ts'
+import { findSessions, type StoredSession } from '../../db/console-sessions.ts'
 import { findCredentials, findCredentialsByKey, type StoredCredential } from '../../db/credentials.ts'
 import { findTokens, type StoredToken } from '../../db/tokens.ts'
 import type { ClientConfig } from '../../schemas/clients.ts'
+import type { Grant, Principal } from '../../schemas/principals.ts'
 import { createBatcher } from '../batcher.ts'
 import type { BatchMeter, Metrics } from '../metrics/metrics.ts'
 import type { AuthenticatedPrincipal } from './actor.ts'
 import { createCache } from './cache.ts'
+import type { LastUse } from './last-use.ts'
 import { isScoped } from './permissions.ts'
-import { refusedKey, refusedToken } from './refused-secrets.ts'
+import { refusedKey, refusedSession, refusedToken } from './refused-secrets.ts'
 import { hashSecret, sameHash } from './secrets.ts'
 import type { SecurityLog } from './security-log.ts'
-import type { TokenUse } from './token-use.ts'
 
 /** A client as its key shows it. */
 export interface ClientCredential {
@@ -32,15 +34,21 @@ export interface Authenticator {
   zonesOf(clientId: string): Promise<string[]>
   /** `name`: the principal that the token has to be of, where the login says it. */
   principal(token: string, address: string, name?: string): Promise<AuthenticatedPrincipal | undefined>
+  /** By the secret in a browser's cookie. */
+  session(secret: string, address: string): Promise<AuthenticatedPrincipal | undefined>
   forgetClient(clientId: string): void
+  /** And their sessions. */
   forgetPrincipals(): void
+  forgetSessions(): void
 }
 
 export interface AuthenticatorDeps {
   db: Db
   securityLog: SecurityLog
-  tokenUse: TokenUse
+  tokenUse: LastUse
+  sessionUse: LastUse
   cacheSeconds: number
+  sessionIdleSeconds: number
   metrics: Metrics
 }
 
@@ -48,7 +56,7 @@ export interface AuthenticatorDeps {
 const BATCH = 500
 
 export function createAuthenticator(deps: AuthenticatorDeps): Authenticator {
-  const { db, securityLog, tokenUse, cacheSeconds } = deps
+  const { db, securityLog, tokenUse, sessionUse, cacheSeconds, sessionIdleSeconds } = deps
   const meter = deps.metrics.batcher('credential')
   const clients = createCache(
     cacheSeconds,
@@ -72,6 +80,16 @@ export function createAuthenticator(deps: AuthenticatorDeps): Authenticator {
     cacheSeconds,
     lookUp<StoredToken>(
       (hashes) => findTokens(db, hashes.map(fromHex)),
+      ({ hash }) => [hash.toString('hex')],
+      ({ remainingMs }) => remainingMs,
+      meter,
+    ),
+  )
+  const sessions = createCache(
+    // A look-up is a use: what it found cannot have become idle within this time.
+    Math.min(cacheSeconds, sessionIdleSeconds / 2),
+    lookUp<StoredSession>(
+      (hashes) => findSessions(db, hashes.map(fromHex), sessionIdleSeconds),
       ({ hash }) => [hash.toString('hex')],
       ({ remainingMs }) => remainingMs,
       meter,
@@ -118,9 +136,24 @@ export function createAuthenticator(deps: AuthenticatorDeps): Authenticator {
       }
       const { id: tokenId, principal, grants } = known.value
       tokenUse.note(tokenId)
-      return { ...principal, tokenId, grants: isScoped(principal.role) ? grants : null, endsAt: known.endsAt }
+      return { ...principal, tokenId, sessionId: null, grants: within(principal, grants), endsAt: known.endsAt }
     },
-    forgetPrincipals: () => tokens.forgetAll(),
+    async session(secret, address) {
+      const known = await sessions.get(hashSecret(secret).toString('hex'))
+      if (!known || known.value.ended || performance.now() >= known.endsAt) {
+        if (!known) securityLog.note(refusedSession(address))
+        return undefined
+      }
+      const { id: sessionId, tokenId, principal, grants } = known.value
+      sessionUse.note(sessionId)
+      tokenUse.note(tokenId)
+      return { ...principal, tokenId, sessionId, grants: within(principal, grants), endsAt: known.endsAt }
+    },
+    forgetPrincipals() {
+      tokens.forgetAll()
+      sessions.forgetAll()
+    },
+    forgetSessions: () => sessions.forgetAll(),
     forgetClient(clientId) {
       clients.forget(clientId)
       // Which keys were this client's is not kept; changes are rare, and a look-up is cheap.
@@ -128,6 +161,8 @@ export function createAuthenticator(deps: AuthenticatorDeps): Authenticator {
     },
   }
 }
+
+const within = ({ role }: Principal, grants: Grant[]): Grant[] | null => (isScoped(role) ? grants : null)
 
 /** What was found, and when the part of it that ends by itself is over, on the clock of performance.now(). */
 interface Known<T> {

@@ -27,16 +27,17 @@ export function createLoginThrottle(failuresPerMinute: number): LoginThrottle {
   }
 }
 
-/** How HTTP answers a wrong secret: as what it is, or that there were too many. */
-export const wrongSecret = (detail: string, limit: LimitState | undefined): AppError =>
-  limit
-    ? new LimitError(
-        'RATE_LIMIT',
-        'Too many wrong keys, tokens and codes from your address.',
-        [limit],
-        limit.resetSeconds,
-      )
-    : new AppError('UNAUTHORIZED', detail)
+/** Counts a failure over HTTP; answers what it is told: UNAUTHORIZED with this message, or RATE_LIMIT. */
+export async function refusedLogin(throttle: LoginThrottle, address: string, message: string): Promise<AppError> {
+  const limit = await throttle.failed(address)
+  if (!limit) return new AppError('UNAUTHORIZED', message)
+  return new LimitError(
+    'RATE_LIMIT',
+    'Too many wrong keys, tokens and codes from your address.',
+    [limit],
+    limit.resetSeconds,
+  )
+}
 
 /** Anybody may come with any number of them: they share 16,384 counters, so that memory is bounded and no number evades the limit. */
 const shared = (text: string): number => hashSecret(text).readUInt16BE() >> 2

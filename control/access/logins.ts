@@ -1,5 +1,6 @@
 import type { Logger } from 'pino'
 import type { Db } from '../../db/connect.ts'
+import { findLiveSessions } from '../../db/console-sessions.ts'
 import { findEndedKeys } from '../../db/credentials.ts'
 import { findLiveTokens } from '../../db/tokens.ts'
 import type { AuthenticatedPrincipal } from './actor.ts'
@@ -9,6 +10,7 @@ export interface Logins {
   /** Answers how to end the watch: `close` is called once at most, and not after that. */
   watch(principal: AuthenticatedPrincipal, close: (why: string) => void): () => void
   tokenEnded(tokenId: string, why: string): void
+  sessionEnded(sessionId: string, why: string): void
   principalEnded(principalId: string, why: string): void
   start(): void
   stop(): Promise<void>
@@ -19,6 +21,7 @@ export interface LoginsDeps {
   log: Logger
   /** How often credentials that ended elsewhere, or whose time is over, are looked for in the database. */
   recheckSeconds: number
+  sessionIdleSeconds: number
   /** Ends what a client does with this key and no other. */
   endClientKey(clientId: string, keyHash: Buffer, why: string): void
 }
@@ -47,7 +50,7 @@ export function createLogins(deps: LoginsDeps): Logins {
 
   function look(): void {
     const now = performance.now()
-    endAll(({ endsAt }) => endsAt <= now, 'its token has expired')
+    endAll(({ endsAt }) => endsAt <= now, 'its token or session has expired')
     if (now - checkedAt < deps.recheckSeconds * 1000) return
     checkedAt = now
     checking = recheck().catch((error: Error) =>
@@ -62,6 +65,11 @@ export function createLogins(deps: LoginsDeps): Logins {
       const live = await findLiveTokens(deps.db, [...ids])
       endAll(({ tokenId }) => ids.has(tokenId) && !live.has(tokenId), 'its token was revoked')
     }
+    const sessions = new Set([...logins].flatMap(({ principal }) => principal.sessionId ?? []))
+    if (sessions.size > 0) {
+      const live = await findLiveSessions(deps.db, [...sessions], deps.sessionIdleSeconds)
+      endAll(({ sessionId: id }) => id !== null && sessions.has(id) && !live.has(id), 'its session has ended')
+    }
     // Looked at more than once, in case this node was slow or could not ask.
     for (const { clientId, keyHash } of await findEndedKeys(deps.db, deps.recheckSeconds * 6)) {
       deps.endClientKey(clientId, keyHash, 'its key was rotated')
@@ -75,6 +83,7 @@ export function createLogins(deps: LoginsDeps): Logins {
       return () => void logins.delete(login)
     },
     tokenEnded: (tokenId, why) => endAll((principal) => principal.tokenId === tokenId, why),
+    sessionEnded: (sessionId, why) => endAll((principal) => principal.sessionId === sessionId, why),
     principalEnded: (principalId, why) => endAll(({ id }) => id === principalId, why),
     start() {
       timer = setInterval(look, LOOK_EVERY_MS)

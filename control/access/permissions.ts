@@ -15,6 +15,8 @@ const PERMISSIONS = {
   'action:manage': ['admin'],
   'alert:read': ['admin', 'operator', 'technician', 'viewer'],
   'alert:acknowledge': ['admin', 'operator', 'technician'],
+  // Who it is itself, and the end of its own session.
+  'session:own': ['admin', 'operator', 'technician', 'viewer'],
   'metrics:read': ['admin', 'operator', 'technician', 'viewer'],
 } as const satisfies Record<string, readonly Role[]>
 

@@ -22,6 +22,14 @@ export function refusedKey(
   return { kind: 'revoked_key', ...about, detail: `key of client ${id}: ${why}` }
 }
 
+/** What a session's cookie means that belongs to no session. One that has ended is known for a while, and means nothing. */
+export const refusedSession = (address: string): Noticed => ({
+  kind: 'bad_key',
+  subject: address,
+  address,
+  detail: 'the cookie of a session that is none',
+})
+
 /** What a token that was refused means. `works`: it is good, but not for the principal that it was given for. */
 export function refusedToken(
   stored: StoredToken | undefined,

@@ -13,7 +13,7 @@ import type { RedeemEnrolment, RedeemedEnrolment } from '../../schemas/enrolment
 import { AppError } from '../../schemas/errors.ts'
 import type { SecurityEventKind } from '../../schemas/security-events.ts'
 import type { Origin } from '../access/actor.ts'
-import { type LoginThrottle, wrongSecret } from '../access/login-throttle.ts'
+import { type LoginThrottle, refusedLogin } from '../access/login-throttle.ts'
 import { hashSecret, newSecret } from '../access/secrets.ts'
 import type { SecurityLog } from '../access/security-log.ts'
 import { type Batcher, createBatcher } from '../batcher.ts'

@@ -1,5 +1,6 @@
 import type { Logger } from 'pino'
 import type { Db } from '../../db/connect.ts'
+import { forgetEndedSessions } from '../../db/console-sessions.ts'
 import { forgetIdempotencyKeys, forgetPreviews } from '../../db/new-commands.ts'
 import {
   type DueWork,
@@ -32,6 +33,7 @@ export interface SweeperDeps {
   intervalSeconds: number
   idempotencyKeySeconds: number
   securityEventSeconds: number
+  sessionIdleSeconds: number
 }
 
 const BATCH = 500
@@ -54,6 +56,7 @@ export function createSweeper(deps: SweeperDeps): Sweeper {
       await forgetIdempotencyKeys(deps.db, deps.idempotencyKeySeconds, 10_000)
       await forgetPreviews(deps.db, PREVIEW_SECONDS)
       await forgetSecurityEvents(deps.db, deps.securityEventSeconds, 10_000)
+      await forgetEndedSessions(deps.db, deps.sessionIdleSeconds, 10_000)
       await forgetUsage(deps.db)
     }
   }

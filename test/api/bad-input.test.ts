@@ -150,11 +150,19 @@ describe('a document that PostgreSQL or a device could not keep as it is is refu
   })
 
   test('a body in an unknown content encoding', async () => {
-    await refused({ path: '/commands', body: valid, headers: { 'content-encoding': 'bogus' } }, 400, 'INVALID_INPUT')
+    await refused(
+      { path: '/commands', body: valid, headers: { 'content-encoding': 'bogus' } },
+      415,
+      'UNSUPPORTED_MEDIA_TYPE',
+    )
   })
 
   test('a body that says it is compressed and is not', async () => {
-    await refused({ path: '/commands', body: valid, headers: { 'content-encoding': 'gzip' } }, 400, 'INVALID_INPUT')
+    await refused(
+      { path: '/commands', body: valid, headers: { 'content-encoding': 'gzip' } },
+      415,
+      'UNSUPPORTED_MEDIA_TYPE',
+    )
   })
 
   test.each([

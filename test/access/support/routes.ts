@@ -147,6 +147,20 @@ export const EXPECTATIONS: Record<string, Expectation> = {
     },
     () => ({ path: `/tokens/${NOBODY}` }),
   ),
+  'get /session': read('/session'),
+  // Without the cookie there is none to end; what a browser does is in test/http-hardening.
+  'delete /session': { allowed: EVERYBODY, status: 204, record: null, request: () => ({ path: '/session' }) },
+  'post /session': {
+    allowed: 'anyone',
+    status: 201,
+    record: { audit: 'session.opened' },
+    async request(server) {
+      const { body } = await server.api.post('/principals', { name: fresh('browser'), role: 'viewer' })
+      return { path: '/session', body: { token: body.token } }
+    },
+    failing: () => ({ path: '/session', body: { token: `sbt_${'x'.repeat(43)}` } }),
+  },
+
   'get /audit': read('/audit'),
   'get /security-events': read('/security-events'),
 
