@@ -135,5 +135,5 @@ async function refusal(
   const subject = id === undefined ? address : `enrolment:${id}`
   const detail = id === undefined ? 'an enrolment code that is none' : `the code of enrolment ${id} ${message}`
   securityLog.note({ kind, subject, address, detail })
-  return wrongSecret(`The enrolment code ${message}.`, await loginThrottle.failed(address))
+  return refusedLogin(loginThrottle, address, `The enrolment code ${message}.`)
 }
