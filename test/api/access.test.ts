@@ -53,7 +53,7 @@ test('the list of routes is the one that is served', () => {
 
 test('what asks for no login is known by name', () => {
   const open = allRoutes.filter(({ permission }) => permission === 'anyone')
-  expect(open.map(({ method, path }) => `${method} ${path}`)).toEqual(['post /enrolments/redeem'])
+  expect(open.map(({ method, path }) => `${method} ${path}`)).toEqual(['post /enrolments/redeem', 'post /session'])
 })
 
 describe.each(routes)('$method $path', ({ method, path }) => {
