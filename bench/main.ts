@@ -57,6 +57,7 @@ const asJson = ({ results, ...about }: { machine: object; form: Form; results: R
       scenarios: results.map((result) => ({
         name: result.scenario.name,
         sizes: result.sizes,
+        scaled: result.scaled,
         seconds: result.seconds,
         subjects: result.subjects,
         verdicts: judge(result),

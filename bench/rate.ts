@@ -35,7 +35,8 @@ export async function measureRate(
   const taken = await load.call.take()
   const after = used()
   const begun = await load.call.finish()
-  const each = (who: keyof typeof before): number => ((after[who] - before[who]) * 1e6) / taken.count
+  // In a very short run nothing may have been done.
+  const each = (who: keyof typeof before): number => ((after[who] - before[who]) * 1e6) / (taken.count || Number.NaN)
   const figures: Figures = {
     rate: taken.count / taken.seconds,
     p50: percentile(taken.latencies, 0.5),

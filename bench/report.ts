@@ -32,6 +32,7 @@ export function showResult(result: Result): string {
     `  ${Object.entries(sizes)
       .map(([name, size]) => `${name} ${size}`)
       .join(', ')}; ${Math.round(seconds)} s`,
+    ...(result.scaled ? [`  ${result.scaled}`] : []),
     ...aligned(table),
     ...subjects.flatMap(({ name, absent, failure }) => [
       ...(absent ? [`  ${name} is ${absent}`] : []),
@@ -92,7 +93,7 @@ function spread(median: number | undefined, rounds: (number | undefined)[]): str
 
 /** Three digits, as much as a noisy machine can mean. */
 function figure(value: number | undefined): string {
-  if (value === undefined) return '–'
+  if (value === undefined || !Number.isFinite(value)) return '–'
   const digits = value === 0 ? 0 : Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value))))
   return value.toLocaleString('en', { maximumFractionDigits: Math.min(digits, 3) })
 }

@@ -1,6 +1,7 @@
-import { spawnSync } from 'node:child_process'
 import { FIGURES, type FigureName } from './figures.ts'
-import type { Figures, Form, Need, Scenario } from './scenario.ts'
+import { openFileLimit } from './machine.ts'
+import { locate } from './peers/program.ts'
+import type { BaseSizes, Figures, Form, Need, Scenario } from './scenario.ts'
 import type { Stand } from './stand.ts'
 import { median } from './statistics.ts'
 
@@ -8,6 +9,8 @@ export interface Result {
   scenario: Scenario
   form: Form
   sizes: Record<string, number>
+  /** Said when the machine does not allow the size that was asked for. */
+  scaled?: string
   seconds: number
   subjects: SubjectResult[]
 }
@@ -25,6 +28,8 @@ export interface SubjectResult {
 /** Measures ours and its peers in turn, round after round. A subject that fails is told of and not asked again. */
 export async function runScenario(stand: Stand, scenario: Scenario, form: Form, changed: object): Promise<Result> {
   const sizes = { ...scenario.sizes[form], ...changed }
+  const scaled = scaleDown(sizes)
+  if (scaled) stand.say(`${scenario.name} is ${scaled}`)
   const startedAt = performance.now()
   const subjects = scenario.subjects.map(({ name, needs }): SubjectResult => {
     const absent = needs && missing(needs)
@@ -44,12 +49,23 @@ export async function runScenario(stand: Stand, scenario: Scenario, form: Form, 
     }
   }
   for (const result of subjects) result.medians = medianOf(result.rounds)
-  return { scenario, form, sizes: { ...sizes }, seconds: (performance.now() - startedAt) / 1000, subjects }
+  const seconds = (performance.now() - startedAt) / 1000
+  return { scenario, form, sizes: { ...sizes }, ...(scaled ? { scaled } : {}), seconds, subjects }
+}
+
+const FILES_BESIDE_SOCKETS = 500
+
+/** Every device is an open file of the server and one of the load. */
+function scaleDown(sizes: BaseSizes & { devices?: number }): string | undefined {
+  const most = openFileLimit() - FILES_BESIDE_SOCKETS
+  const { devices } = sizes
+  if (devices === undefined || devices <= most) return undefined
+  sizes.devices = most
+  return `scaled down from ${devices} to ${most} devices: a process may have ${openFileLimit()} open files`
 }
 
 function missing({ program, debianPackage }: Need): string | undefined {
-  const found = spawnSync('sh', ['-c', `command -v ${program} || command -v /usr/sbin/${program}`]).status === 0
-  return found ? undefined : `absent: ${program} is not installed (apt-get install ${debianPackage})`
+  return locate(program) ? undefined : `absent: ${program} is not installed (apt-get install ${debianPackage})`
 }
 
 function medianOf(rounds: Figures[]): Figures {

@@ -1,61 +1,86 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { createFleet, type FleetOrders } from './fleet.ts'
+import { buildTopic } from '../../schemas/topics.ts'
+import { createFleet, type FleetOrders, ROOT } from './fleet.ts'
 import { openHttp } from './http.ts'
-import { commandFor, type Label, work } from './work.ts'
+import { openPublisher } from './mqtt.ts'
+import { commandFor, type Label, messageFor, work } from './work.ts'
 
 export interface LatencyOrders {
-  origin: string
-  token: string
   fleet: FleetOrders
+  /** Where commands are posted; without it one connection publishes the messages, as a broker alone would be used. */
+  api?: { origin: string; token: string }
 }
 
 export interface LatencyLoad {
   connect(): Promise<void>
-  /** One after the other with pauses between. Answers ms from the POST to the device, and to its answer if it waits. */
-  post(
-    count: number,
-    options: { wait: boolean; pauseMs: number },
-  ): Promise<{ delivery: Float64Array; answer: Float64Array }>
+  /** One after the other, to one device after the other. */
+  send(count: number, how: { wait: boolean; pauseMs: number }): Promise<Latencies>
 }
 
-/** One command at a time to one device after the other, in a process that sees both ends. */
-export function create({ origin, token, fleet: orders }: LatencyOrders): LatencyLoad {
-  const http = openHttp(origin, { token, connections: 1 })
+/** In ms, from the beginning of the POST or the PUBLISH. */
+export interface Latencies {
+  /** Until the device has it. */
+  delivery: Float64Array
+  /** Until the answer, or the PUBACK. */
+  answer: Float64Array
+}
+
+/** Sends the nth command; resolves with its answer. */
+type Send = (clientId: string, n: number, wait: boolean) => Promise<void>
+
+/** One command at a time, in a process that sees both ends. */
+export function create({ fleet: orders, api }: LatencyOrders): LatencyLoad {
   const receivedAt = new Map<number, number>()
   let onDone: (label: Label) => void = () => undefined
   const fleet = createFleet(orders, (device, packet) => {
     const at = performance.now()
-    receivedAt.set(JSON.parse(packet.payload.toString()).payload.n, at)
-    work(device, packet, (label) => onDone(label))
+    const label: Label = JSON.parse(packet.payload.toString()).payload
+    receivedAt.set(label.n, at)
+    if (api) return work(device, packet, (of) => onDone(of))
+    device.connection.puback(packet.messageId as number)
+    onDone(label)
   })
+  let send: Send
   let next = 0
   return {
-    connect: () => fleet.connect(),
-    async post(count, { wait, pauseMs }) {
-      const delivery: number[] = []
-      const answer: number[] = []
-      const ids = orders.accounts.map(({ id }) => id)
+    async connect() {
+      await fleet.connect()
+      send = api ? posting(api) : await publishing(orders.port)
+    },
+    async send(count, { wait, pauseMs }) {
+      const latencies = { delivery: new Float64Array(count), answer: new Float64Array(count) }
       for (let index = 0; index < count; index++) {
         fleet.check()
         const n = next++
-        const finished = new Promise<void>((resolve) => {
+        const over = new Promise<void>((resolve) => {
           onDone = (label) => label.n === n && resolve()
         })
         const startedAt = performance.now()
-        const { status, text } = await http.post(
-          `/api/commands${wait ? '?wait=30' : ''}`,
-          commandFor(ids[n % ids.length] as string, n),
-        )
-        answer.push(performance.now() - startedAt)
-        if (status !== 201) throw new Error(`POST /api/commands: ${status} ${text}`)
-        if (wait && JSON.parse(text).status !== 'completed')
-          throw new Error(`answered before it was completed: ${text}`)
-        await finished
-        delivery.push((receivedAt.get(n) as number) - startedAt)
+        await send(orders.accounts[n % orders.accounts.length]?.id as string, n, wait)
+        latencies.answer[index] = performance.now() - startedAt
+        await over
+        latencies.delivery[index] = (receivedAt.get(n) as number) - startedAt
         receivedAt.delete(n)
         await sleep(pauseMs)
       }
-      return { delivery: Float64Array.from(delivery), answer: Float64Array.from(answer) }
+      return latencies
     },
   }
+}
+
+function posting({ origin, token }: { origin: string; token: string }): Send {
+  const http = openHttp(origin, { token, connections: 1 })
+  return async (clientId, n, wait) => {
+    const { status, text } = await http.post(`/api/commands${wait ? '?wait=30' : ''}`, commandFor(clientId, n))
+    if (status !== 201) throw new Error(`POST /api/commands: ${status} ${text}`)
+    if (wait && JSON.parse(text).status !== 'completed') throw new Error(`answered before it was completed: ${text}`)
+  }
+}
+
+async function publishing(port: number): Promise<Send> {
+  const publisher = await openPublisher(port)
+  return (clientId, n) =>
+    new Promise((resolve) =>
+      publisher.publish(buildTopic(ROOT, 'clientCommands', { clientId }), messageFor(n), resolve),
+    )
 }

@@ -97,3 +97,16 @@ export function openConnection(options: ConnectionOptions): Connection {
   socket.on('close', () => lost(new Error(`the connection of ${account.id} was closed`)))
   return connection
 }
+
+/** A connection that only publishes, to a broker that asks for no key. */
+export const openPublisher = (port: number): Promise<Connection> =>
+  new Promise((resolve, reject) => {
+    openConnection({
+      port,
+      account: { id: 'publisher' },
+      keepaliveSeconds: 60,
+      ready: resolve,
+      message: () => undefined,
+      lost: reject,
+    })
+  })

@@ -1,9 +1,14 @@
+import { plainAccounts } from '../accounts.ts'
 import type { CreateOrders } from '../load/create-load.ts'
 import type { RateLoad } from '../load/rate-load.ts'
 import { startPart } from '../part.ts'
+import type { KoaServer } from '../peers/koa-server.ts'
+import { cpuSeconds } from '../processes.ts'
 import { measureRate, type RateSizes } from '../rate.ts'
 import { type BaseSizes, scenario } from '../scenario.ts'
+import { ADMIN_TOKEN } from '../signalbox.ts'
 import { checkLedger, startOurs } from './ours.ts'
+import { measurePgBoss } from './pg-boss.ts'
 
 interface Sizes extends BaseSizes, RateSizes {
   clients: number
@@ -33,6 +38,31 @@ export const create = scenario<Sizes>({
         return figures
       },
     },
+    {
+      name: 'koa',
+      async measure(_stand, sizes) {
+        await using koa = await startPart<KoaServer>(new URL('../peers/koa-server.ts', import.meta.url), {})
+        const orders: CreateOrders = {
+          origin: await koa.call.origin(),
+          token: ADMIN_TOKEN,
+          clientIds: plainAccounts(sizes.clients).map(({ id }) => id),
+          connections: sizes.connections,
+          expected: 204,
+        }
+        await using load = await startPart<RateLoad>(LOAD, orders)
+        return (await measureRate(load, { server: () => cpuSeconds(koa.pid) }, sizes)).figures
+      },
+    },
+    {
+      name: 'pg-boss',
+      async measure(stand, sizes) {
+        const { connections: callers } = sizes
+        return measurePgBoss(stand, { callers, outstanding: callers + 1, workers: 0 }, sizes)
+      },
+    },
   ],
-  bars: [],
+  bars: [
+    { figure: 'rate', against: { subject: 'koa', by: 'ratio' }, is: 'at least', bar: 0.4, goal: 0.6 },
+    { figure: 'rate', against: { subject: 'pg-boss', by: 'ratio' }, is: 'at least', bar: 3 },
+  ],
 })

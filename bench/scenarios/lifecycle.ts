@@ -1,8 +1,13 @@
 import type { LifecycleLoad, LifecycleOrders } from '../load/lifecycle-load.ts'
+import type { RateLoad } from '../load/rate-load.ts'
 import { startPart } from '../part.ts'
+import type { BullmqOrders } from '../peers/bullmq-load.ts'
+import { REDIS, startRedis } from '../peers/redis.ts'
+import { cpuSeconds } from '../processes.ts'
 import { measureRate, type RateSizes } from '../rate.ts'
 import { type BaseSizes, scenario } from '../scenario.ts'
 import { agents, checkLedger, startOurs } from './ours.ts'
+import { measurePgBoss } from './pg-boss.ts'
 
 interface Sizes extends BaseSizes, RateSizes {
   devices: number
@@ -34,6 +39,28 @@ export const lifecycle = scenario<Sizes>({
         return figures
       },
     },
+    {
+      name: 'pg-boss',
+      async measure(stand, sizes) {
+        const { connections: callers, outstanding } = sizes
+        return measurePgBoss(stand, { callers, outstanding, workers: 2 }, sizes)
+      },
+    },
+    {
+      name: 'bullmq',
+      needs: REDIS,
+      async measure(stand, sizes) {
+        await using redis = await startRedis(stand.directory)
+        const { socketPath } = redis
+        const orders: BullmqOrders = { ...sizes, socketPath, callers: sizes.connections, concurrency: 100 }
+        await using load = await startPart<RateLoad>(new URL('../peers/bullmq-load.ts', import.meta.url), orders)
+        return (await measureRate(load, { database: () => cpuSeconds(redis.pid) }, sizes)).figures
+      },
+    },
   ],
-  bars: [{ figure: 'rate', is: 'at least', bar: 3000, goal: 6000 }],
+  bars: [
+    { figure: 'rate', is: 'at least', bar: 3000, goal: 6000 },
+    { figure: 'rate', against: { subject: 'pg-boss', by: 'ratio' }, is: 'at least', bar: 2 },
+    { figure: 'rate', against: { subject: 'bullmq', by: 'ratio' }, is: 'at least', bar: 0.2 },
+  ],
 })
