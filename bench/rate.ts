@@ -28,8 +28,9 @@ export async function measureRate(
     load: cpuSeconds(load.pid),
   })
   await load.call.start()
-  await sleep(warmSeconds * 1000)
-  await load.call.take()
+  // However slow the machine is: it is warm when something was done.
+  do await sleep(warmSeconds * 1000)
+  while ((await load.call.take()).count === 0)
   const before = used()
   await sleep(seconds * 1000)
   const taken = await load.call.take()

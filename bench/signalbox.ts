@@ -28,8 +28,8 @@ export async function startSignalbox({ databaseUrl, logFile, profile }: ServerOp
   const log = openSync(logFile, 'a')
   const child = spawn(process.execPath, [...profiling, PROGRAM, 'serve'], {
     stdio: ['ignore', 'pipe', log],
+    // Nothing is inherited: a setting of whoever runs this would be one.
     env: {
-      PATH: process.env.PATH,
       DATABASE_URL: databaseUrl,
       ADMIN_TOKEN,
       HTTP_PORT: '0',

@@ -3,6 +3,7 @@ import type * as mqtt from 'mqtt-packet'
 import { buildTopic, type TopicName } from '../../schemas/topics.ts'
 import type { Account } from '../accounts.ts'
 import { type Connection, openConnection } from './mqtt.ts'
+import type { Attempt } from './work.ts'
 
 export const ROOT = 'signalbox/v1'
 
@@ -12,6 +13,8 @@ export interface Device {
   connection: Connection
   /** Names its durable memory, if it has one. */
   journalId: string | undefined
+  /** What it remembers of its work, by command id and attempt. */
+  attempts: Map<string, Attempt>
 }
 
 /** How the devices of a fleet connect: what can be told to another process. */
@@ -44,6 +47,7 @@ export function createFleet(
     account,
     connection: undefined as unknown as Connection,
     journalId: orders.journals ? randomUUID() : undefined,
+    attempts: new Map<string, Attempt>(),
   }))
 
   const fail = (error: Error): void => {

@@ -4,6 +4,8 @@ import type { Account } from '../accounts.ts'
 
 /** One MQTT 3.1.1 connection, packet by packet, with as little work per packet as there can be. */
 export interface Connection {
+  /** When its SYN was sent, by performance.now(). */
+  openedAt: number
   send(packet: mqtt.Packet): void
   /** PUBLISH at QoS 1; `acknowledged` is called at its PUBACK. */
   publish(topic: string, payload: string, acknowledged: () => void, retain?: boolean): void
@@ -47,6 +49,7 @@ export function openConnection(options: ConnectionOptions): Connection {
     dropped = true
   }
   const connection: Connection = {
+    openedAt: performance.now(),
     send: (packet) => void socket.write(mqtt.generate(packet)),
     publish(topic, payload, acknowledged, retain = false) {
       const messageId = nextId()

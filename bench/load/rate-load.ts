@@ -1,3 +1,5 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+
 /** A load that goes on until it is told to end, and counts what it has done. Runs as a part. */
 export interface RateLoad {
   start(): void
@@ -17,6 +19,8 @@ export interface Taken {
 export interface RateLoadOptions {
   /** So many begin one after the other. */
   callers: number
+  /** Together they begin so many a second, however long each takes; otherwise as many as they can. */
+  perSecond?: number
   /** At most so many are begun and not done. */
   outstanding: number
   /** Begins the nth; `done(n)` is called when it is done, which may be before this resolves. */
@@ -25,10 +29,12 @@ export interface RateLoadOptions {
 
 const DRAIN_LIMIT_MS = 60_000
 
-export function createRateLoad({ callers, outstanding, begin }: RateLoadOptions): RateLoad {
+export function createRateLoad({ callers, perSecond, outstanding, begin }: RateLoadOptions): RateLoad {
   const begun = new Map<number, number>()
   let next = 0
   let latencies: number[] = []
+  let startedAt = 0
+  let slot = 0
   let takenAt = performance.now()
   let ending = false
   let running: Promise<unknown> | undefined
@@ -37,18 +43,23 @@ export function createRateLoad({ callers, outstanding, begin }: RateLoadOptions)
   const waiting: (() => void)[] = []
 
   const done = (n: number): void => {
-    const startedAt = begun.get(n)
-    if (startedAt === undefined) throw new Error(`${n} was done twice, or never begun`)
+    const begunAt = begun.get(n)
+    if (begunAt === undefined) throw new Error(`${n} was done twice, or never begun`)
     begun.delete(n)
-    latencies.push(performance.now() - startedAt)
+    latencies.push(performance.now() - begunAt)
     waiting.shift()?.()
   }
   const room = (most: number): Promise<void> | undefined =>
     begun.size < most ? undefined : new Promise((resolve) => waiting.push(resolve))
 
+  /** Resolves when the next one is to begin. */
+  const due = (rate: number): Promise<void> =>
+    sleep(Math.max(0, startedAt + (slot++ / rate) * 1000 - performance.now()))
+
   const caller = async (): Promise<void> => {
     while (!ending && !failure) {
       await room(outstanding)
+      if (perSecond !== undefined) await due(perSecond)
       const n = next++
       begun.set(n, performance.now())
       await begin(n, done)
@@ -56,7 +67,7 @@ export function createRateLoad({ callers, outstanding, begin }: RateLoadOptions)
   }
   return {
     start() {
-      takenAt = performance.now()
+      takenAt = startedAt = performance.now()
       running = Promise.all(Array.from({ length: callers }, caller)).catch((error) => {
         failure ??= error
       })

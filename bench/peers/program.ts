@@ -1,6 +1,5 @@
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { accessSync, constants } from 'node:fs'
 import { createConnection } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 
@@ -11,18 +10,10 @@ export interface Program extends AsyncDisposable {
 
 const READY_LIMIT_MS = 10_000
 
-/** Where Debian puts it, or undefined. */
+/** Its path, also where Debian puts what only root's PATH has; undefined if it is not installed. */
 export function locate(program: string): string | undefined {
-  return [...(process.env.PATH ?? '').split(':'), '/usr/sbin', '/usr/bin']
-    .map((folder) => `${folder}/${program}`)
-    .find((path) => {
-      try {
-        accessSync(path, constants.X_OK)
-        return true
-      } catch {
-        return false
-      }
-    })
+  const found = spawnSync('sh', ['-c', 'PATH="$PATH:/usr/sbin"; command -v "$0"', program], { encoding: 'utf8' })
+  return found.status === 0 ? found.stdout.trim() : undefined
 }
 
 /** Starts it and waits until it takes connections. Throws what it printed if it does not. */

@@ -5,18 +5,30 @@ import type { BullmqOrders } from '../peers/bullmq-load.ts'
 import { REDIS, startRedis } from '../peers/redis.ts'
 import { cpuSeconds } from '../processes.ts'
 import { measureRate, type RateSizes } from '../rate.ts'
-import { type BaseSizes, scenario } from '../scenario.ts'
-import { agents, checkLedger, startOurs } from './ours.ts'
+import { type BaseSizes, type Figures, scenario } from '../scenario.ts'
+import { agents, checkLedger, type Ours, startOurs } from './ours.ts'
 import { measurePgBoss } from './pg-boss.ts'
 
-interface Sizes extends BaseSizes, RateSizes {
+export interface LifecycleSizes extends RateSizes {
   devices: number
   connections: number
   /** Created and not completed at once. */
   outstanding: number
 }
+type Sizes = BaseSizes & LifecycleSizes
 
 const LOAD = new URL('../load/lifecycle-load.ts', import.meta.url)
+
+/** Commands that are created and done as fast as they can be, by devices that stay connected. */
+export async function measureLifecycle(
+  { api, server, accounts, watched }: Ours,
+  sizes: LifecycleSizes,
+): Promise<{ figures: Figures; begun: number }> {
+  const orders: LifecycleOrders = { ...api, ...sizes, fleet: agents(server.mqttPort, accounts) }
+  await using load = await startPart<LifecycleLoad>(LOAD, orders)
+  await load.call.connect()
+  return await measureRate(load, watched, sizes)
+}
 
 export const lifecycle = scenario<Sizes>({
   name: 'lifecycle',
@@ -24,17 +36,14 @@ export const lifecycle = scenario<Sizes>({
   sizes: {
     full: { rounds: 5, devices: 1000, connections: 64, outstanding: 1000, warmSeconds: 5, seconds: 10 },
     quick: { rounds: 1, devices: 1000, connections: 64, outstanding: 1000, warmSeconds: 2, seconds: 3 },
-    smoke: { rounds: 1, devices: 10, connections: 4, outstanding: 20, warmSeconds: 0.1, seconds: 0.3 },
+    smoke: { rounds: 1, devices: 10, connections: 4, outstanding: 20, warmSeconds: 0.2, seconds: 0.5 },
   },
   subjects: [
     {
       name: 'signalbox',
       async measure(stand, sizes) {
         await using ours = await startOurs(stand, sizes.devices)
-        const orders: LifecycleOrders = { ...ours.api, ...sizes, fleet: agents(ours.server.mqttPort, ours.accounts) }
-        await using load = await startPart<LifecycleLoad>(LOAD, orders)
-        await load.call.connect()
-        const { figures, begun } = await measureRate(load, ours.watched, sizes)
+        const { figures, begun } = await measureLifecycle(ours, sizes)
         await checkLedger(ours.database, begun, 'completed')
         return figures
       },

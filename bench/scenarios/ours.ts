@@ -15,10 +15,11 @@ export interface Ours extends AsyncDisposable {
   watched: Required<Watched>
 }
 
-export async function startOurs(stand: Stand, clients: number): Promise<Ours> {
+/** `kept`: a database with these clients that is there already, and stays. */
+export async function startOurs(stand: Stand, clients: number, kept?: Database): Promise<Ours> {
   await using started = new AsyncDisposableStack()
   const { template, accounts } = await stand.accounts(clients)
-  const database = started.use(await stand.createDatabase(template))
+  const database = kept ?? started.use(await stand.createDatabase(template))
   const server = started.use(await stand.startServer(database))
   const postgres = stand.postgres.pid() as number
   const parts = started.move()
