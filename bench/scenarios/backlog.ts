@@ -33,7 +33,7 @@ export const backlog = scenario<Sizes>({
   sizes: {
     full: { rounds: 5, one: 1000, devices: 500, each: 20 },
     quick: { rounds: 1, one: 1000, devices: 100, each: 20 },
-    smoke: { rounds: 1, one: 10, devices: 5, each: 2 },
+    smoke: { rounds: 1, one: 10, devices: 9, each: 2 },
   },
   subjects: [
     {

@@ -58,7 +58,7 @@ export const broadcast = scenario<Sizes>({
   sizes: {
     full: { rounds: 5, devices: 10_000, warm: 1, broadcasts: 3, othersEveryMs: 20 },
     quick: { rounds: 1, devices: 1000, warm: 1, broadcasts: 2, othersEveryMs: 20 },
-    smoke: { rounds: 1, devices: 20, warm: 0, broadcasts: 1, othersEveryMs: 50 },
+    smoke: { rounds: 1, devices: 10, warm: 0, broadcasts: 1, othersEveryMs: 50 },
   },
   subjects: [
     {

@@ -38,7 +38,7 @@ export const connectStorm = scenario<Sizes>({
   sizes: {
     full: { rounds: 5, devices: 10_000 },
     quick: { rounds: 1, devices: 1000 },
-    smoke: { rounds: 1, devices: 20 },
+    smoke: { rounds: 1, devices: 10 },
   },
   subjects: [OURS, BARE_AEDES, BARE_MOSQUITTO].map(subject),
   bars: [{ figure: 'rate', against: { subject: 'aedes', by: 'ratio' }, is: 'at least', bar: 0.7, goal: 0.9 }],

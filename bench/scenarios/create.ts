@@ -23,7 +23,7 @@ export const create = scenario<Sizes>({
   sizes: {
     full: { rounds: 5, clients: 1000, connections: 64, warmSeconds: 3, seconds: 10 },
     quick: { rounds: 1, clients: 1000, connections: 64, warmSeconds: 1, seconds: 2 },
-    smoke: { rounds: 1, clients: 20, connections: 4, warmSeconds: 0.2, seconds: 0.5 },
+    smoke: { rounds: 1, clients: 10, connections: 4, warmSeconds: 0.2, seconds: 0.5 },
   },
   subjects: [
     {

@@ -46,7 +46,7 @@ export const idleFleet = scenario<Sizes>({
   sizes: {
     full: { rounds: 3, devices: 10_000, settleSeconds: 5, seconds: 20 },
     quick: { rounds: 1, devices: 1000, settleSeconds: 1, seconds: 3 },
-    smoke: { rounds: 1, devices: 20, settleSeconds: 0, seconds: 0.1 },
+    smoke: { rounds: 1, devices: 10, settleSeconds: 0, seconds: 0.1 },
   },
   subjects: [OURS, BARE_AEDES, BARE_MOSQUITTO].map(subject),
   bars: [
