@@ -18,6 +18,8 @@ export async function registerAccounts(
   stand: Stand,
   count: number,
 ): Promise<{ template: string; accounts: Account[] }> {
+  const { measuring } = stand
+  stand.measuring = 'registering'
   stand.say(`registering ${count} clients`)
   const database = await stand.createDatabase()
   const accounts = plainAccounts(count)
@@ -34,6 +36,7 @@ export async function registerAccounts(
     }
     await Promise.all(Array.from({ length: CALLERS }, register))
   }
+  stand.measuring = measuring
   await database.query('vacuum analyze')
   await database.leave()
   return { template: database.name, accounts }

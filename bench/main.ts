@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { judge } from './judge.ts'
 import { describeMachine, inWords } from './machine.ts'
+import { summariseProfiles } from './profile.ts'
 import { holds, showResult, showSummary } from './report.ts'
 import { type Result, runScenario } from './run.ts'
 import type { Form } from './scenario.ts'
@@ -47,6 +48,7 @@ async function runAll(): Promise<Result[]> {
     if (values.json) writeFileSync(values.json, asJson({ machine, form, results }))
   }
   console.log(showSummary(results))
+  if (values.profile) console.log(`\n${summariseProfiles(values.profile)}`)
   return results
 }
 

@@ -38,6 +38,7 @@ export async function runScenario(stand: Stand, scenario: Scenario, form: Form, 
   for (let round = 1; round <= sizes.rounds; round++) {
     for (const [index, result] of subjects.entries()) {
       if (result.absent ?? result.failure) continue
+      stand.measuring = scenario.name
       stand.say(`${scenario.name} ${round}/${sizes.rounds}: ${result.name}`)
       try {
         const figures = await scenario.subjects[index]?.measure(stand, sizes)

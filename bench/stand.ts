@@ -17,6 +17,8 @@ export interface Stand extends AsyncDisposable {
   /** So many registered clients, and the database that has them: to be copied. */
   accounts(count: number): Promise<{ template: string; accounts: Account[] }>
   startServer(database: Database): Promise<Server>
+  /** What is measured now: CPU profiles are named after it. */
+  measuring: string
   /** Says what happens, on stderr. */
   say(line: string): void
 }
@@ -50,6 +52,7 @@ export async function createStand({ profileDirectory, say }: StandOptions): Prom
   const stand: Stand = {
     directory,
     postgres,
+    measuring: 'nothing',
     say,
     once<T>(name: string, make: () => Promise<T>) {
       const known = made.get(name) ?? make()
@@ -79,7 +82,9 @@ export async function createStand({ profileDirectory, say }: StandOptions): Prom
       startSignalbox({
         databaseUrl: url,
         logFile: join(directory, 'server.log'),
-        profile: profileDirectory ? { directory: resolve(profileDirectory), name: `server-${++starts}` } : undefined,
+        profile: profileDirectory
+          ? { directory: resolve(profileDirectory), name: `${stand.measuring}-${++starts}` }
+          : undefined,
       }),
     async [Symbol.asyncDispose]() {
       await admin.end()
