@@ -1,6 +1,6 @@
 import { Pool } from 'undici'
 
-export interface Answer {
+interface Answer {
   status: number
   text: string
 }

@@ -13,6 +13,8 @@ export interface PgBossOrders {
 
 const QUEUE = 'bench'
 const BATCH = 100
+/** The most that helped, of 10, 20 and 40. */
+const CONNECTIONS = 40
 const EMPTY_WAIT_MS = 2
 
 /**
@@ -20,7 +22,7 @@ const EMPTY_WAIT_MS = 2
  * another process), fetched and completed by the hundred. Caller and worker share the process, so nothing crosses a network.
  */
 export async function create({ url, callers, outstanding, workers }: PgBossOrders): Promise<RateLoad> {
-  const boss = new PgBoss({ connectionString: url, max: 20, supervise: false, schedule: false })
+  const boss = new PgBoss({ connectionString: url, max: CONNECTIONS, supervise: false, schedule: false })
   let failure: Error | undefined
   const failed = (error: Error): void => {
     failure ??= error

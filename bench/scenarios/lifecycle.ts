@@ -52,7 +52,7 @@ export const lifecycle = scenario<Sizes>({
       name: 'pg-boss',
       async measure(stand, sizes) {
         const { connections: callers, outstanding } = sizes
-        return measurePgBoss(stand, { callers, outstanding, workers: 2 }, sizes)
+        return measurePgBoss(stand, { callers, outstanding, workers: 4 }, sizes)
       },
     },
     {
