@@ -1,0 +1,76 @@
+import { fillHistory } from '../past.ts'
+import { type BaseSizes, scenario } from '../scenario.ts'
+import type { Database, Stand } from '../stand.ts'
+import { type LifecycleSizes, measureLifecycle } from './lifecycle.ts'
+import { checkLedger, startOurs } from './ours.ts'
+
+interface Sizes extends BaseSizes, LifecycleSizes {
+  settled: number
+}
+
+const BEFORE = { warmSeconds: 1, seconds: 1 }
+
+/** A database with that many settled executions: real ones, copied into the past. */
+async function createPast(stand: Stand, sizes: Sizes): Promise<Database> {
+  const { template } = await stand.accounts(sizes.devices)
+  const database = await stand.createDatabase(template)
+  {
+    await using ours = await startOurs(stand, sizes.devices, database)
+    await measureLifecycle(ours, { ...sizes, ...BEFORE })
+  }
+  stand.say(`filling in ${sizes.settled} settled executions`)
+  await fillHistory(database, sizes.settled)
+  return database
+}
+
+const settledIn = async (database: Database): Promise<number> =>
+  Number((await database.query<{ count: string }>('select count(*) from executions'))[0]?.count)
+
+export const history = scenario<Sizes>({
+  name: 'history',
+  measures: 'the lifecycle with a long history, beside the same with none',
+  sizes: {
+    full: {
+      rounds: 5,
+      devices: 1000,
+      connections: 64,
+      outstanding: 1000,
+      warmSeconds: 5,
+      seconds: 10,
+      settled: 2_000_000,
+    },
+    quick: {
+      rounds: 1,
+      devices: 1000,
+      connections: 64,
+      outstanding: 1000,
+      warmSeconds: 1,
+      seconds: 3,
+      settled: 20_000,
+    },
+    smoke: { rounds: 1, devices: 10, connections: 4, outstanding: 20, warmSeconds: 0.2, seconds: 0.5, settled: 500 },
+  },
+  subjects: [
+    {
+      name: 'with history',
+      async measure(stand, sizes) {
+        const database = await stand.once(`history ${sizes.settled}`, () => createPast(stand, sizes))
+        const before = await settledIn(database)
+        await using ours = await startOurs(stand, sizes.devices, database)
+        const { figures, begun } = await measureLifecycle(ours, sizes)
+        await checkLedger(database, before + begun, 'completed')
+        return figures
+      },
+    },
+    {
+      name: 'empty',
+      async measure(stand, sizes) {
+        await using ours = await startOurs(stand, sizes.devices)
+        const { figures, begun } = await measureLifecycle(ours, sizes)
+        await checkLedger(ours.database, begun, 'completed')
+        return figures
+      },
+    },
+  ],
+  bars: [{ figure: 'rate', against: { subject: 'empty', by: 'ratio' }, is: 'at least', bar: 0.9, goal: 1 }],
+})

@@ -1,0 +1,75 @@
+import type { LifecycleLoad, LifecycleOrders } from '../load/lifecycle-load.ts'
+import type { RateLoad } from '../load/rate-load.ts'
+import { startPart } from '../part.ts'
+import type { BullmqOrders } from '../peers/bullmq-load.ts'
+import { REDIS, startRedis } from '../peers/redis.ts'
+import { cpuSeconds } from '../processes.ts'
+import { measureRate, type RateSizes } from '../rate.ts'
+import { type BaseSizes, type Figures, scenario } from '../scenario.ts'
+import { agents, checkLedger, type Ours, startOurs } from './ours.ts'
+import { measurePgBoss } from './pg-boss.ts'
+
+export interface LifecycleSizes extends RateSizes {
+  devices: number
+  connections: number
+  /** Created and not completed at once. */
+  outstanding: number
+}
+type Sizes = BaseSizes & LifecycleSizes
+
+const LOAD = new URL('../load/lifecycle-load.ts', import.meta.url)
+
+/** Commands that are created and done as fast as they can be, by devices that stay connected. */
+export async function measureLifecycle(
+  { api, server, accounts, watched }: Ours,
+  sizes: LifecycleSizes,
+): Promise<{ figures: Figures; begun: number }> {
+  const orders: LifecycleOrders = { ...api, ...sizes, fleet: agents(server.mqttPort, accounts) }
+  await using load = await startPart<LifecycleLoad>(LOAD, orders)
+  await load.call.connect()
+  return await measureRate(load, watched, sizes)
+}
+
+export const lifecycle = scenario<Sizes>({
+  name: 'lifecycle',
+  measures: 'HTTP create, PUBACK, running, completed, all committed',
+  sizes: {
+    full: { rounds: 5, devices: 1000, connections: 64, outstanding: 1000, warmSeconds: 5, seconds: 10 },
+    quick: { rounds: 1, devices: 1000, connections: 64, outstanding: 1000, warmSeconds: 2, seconds: 3 },
+    smoke: { rounds: 1, devices: 10, connections: 4, outstanding: 20, warmSeconds: 0.2, seconds: 0.5 },
+  },
+  subjects: [
+    {
+      name: 'signalbox',
+      async measure(stand, sizes) {
+        await using ours = await startOurs(stand, sizes.devices)
+        const { figures, begun } = await measureLifecycle(ours, sizes)
+        await checkLedger(ours.database, begun, 'completed')
+        return figures
+      },
+    },
+    {
+      name: 'pg-boss',
+      async measure(stand, sizes) {
+        const { connections: callers, outstanding } = sizes
+        return measurePgBoss(stand, { callers, outstanding, workers: 4 }, sizes)
+      },
+    },
+    {
+      name: 'bullmq',
+      needs: REDIS,
+      async measure(stand, sizes) {
+        await using redis = await startRedis(stand.directory)
+        const { socketPath } = redis
+        const orders: BullmqOrders = { ...sizes, socketPath, callers: sizes.connections, concurrency: 100 }
+        await using load = await startPart<RateLoad>(new URL('../peers/bullmq-load.ts', import.meta.url), orders)
+        return (await measureRate(load, { database: () => cpuSeconds(redis.pid) }, sizes)).figures
+      },
+    },
+  ],
+  bars: [
+    { figure: 'rate', is: 'at least', bar: 3000, goal: 6000 },
+    { figure: 'rate', against: { subject: 'pg-boss', by: 'ratio' }, is: 'at least', bar: 2 },
+    { figure: 'rate', against: { subject: 'bullmq', by: 'ratio' }, is: 'at least', bar: 0.2 },
+  ],
+})
