@@ -83,7 +83,8 @@ describe('nobody listens where he may not', () => {
       const outcomes = await all(FORBIDDEN_FILTERS, async ({ filter }) => {
         const peer = await enter(door, insider)
         const codes = [await peer.subscribe(filter(nameOf(insider)), 1)]
-        if (!peer.closed) codes.push(await peer.subscribe(filter(nameOf(insider)), 0), await peer.subscribe(filter(nameOf(insider)), 2))
+        if (!peer.closed)
+          codes.push(await peer.subscribe(filter(nameOf(insider)), 0), await peer.subscribe(filter(nameOf(insider)), 2))
         await peer.leave()
         return codes.join(' ')
       })

@@ -1,5 +1,13 @@
 /** Names that every object of JavaScript has a member of; those that are ids as well are legal, and mean nothing special. */
-export const MEMBERS = ['__proto__', 'constructor', 'toString', 'hasOwnProperty', 'valueOf', 'prototype', '__defineGetter__']
+export const MEMBERS = [
+  '__proto__',
+  'constructor',
+  'toString',
+  'hasOwnProperty',
+  'valueOf',
+  'prototype',
+  '__defineGetter__',
+]
 
 export const SQL = [
   "'",
@@ -16,7 +24,7 @@ export const SQL = [
   '{a,"b"}',
   '(1,2)',
   'null',
-  'E\'\\x27\'',
+  "E'\\x27'",
   '/* */',
 ]
 

@@ -1,5 +1,5 @@
-import { KIND_NAMES, type KindName, kindOf } from './logins.ts'
 import { SQL } from './hostile.ts'
+import { KIND_NAMES, type KindName, kindOf } from './logins.ts'
 import { type Connect, MQTT_DOORS } from './peer.ts'
 
 const REPORTS = 'victim~reports'
@@ -48,7 +48,12 @@ const LOGIN_ATTACKS: Record<string, LoginAttack> = {
   'an id with the letters of SQL': ids(SQL.slice(0, 5), 5, 0),
   'an id of thousands of letters': ids(['x'.repeat(3500)], 5, 0),
   'no id at all': { connects: [{ clientId: '' }], client: 5, principal: 0 },
-  'an id that is no text': { connects: ILL_FORMED.map((clientId) => ({ clientId })), client: -1, principal: -1, everybody: -1 },
+  'an id that is no text': {
+    connects: ILL_FORMED.map((clientId) => ({ clientId })),
+    client: -1,
+    principal: -1,
+    everybody: -1,
+  },
   'the user name of a client': names(['victim', 'neighbour']),
   'the user name of a client and its report connection': names(['victim'], REPORTS),
   'the user name of a principal': names(['admin'], 'watcher'),

@@ -30,6 +30,8 @@ export interface Peer {
   publish(topic: Text, payload: Text, options?: { qos?: 0 | 1 | 2; retain?: boolean }): Promise<'taken' | 'closed'>
   /** The code for one filter, or that the connection was closed. */
   subscribe(filter: Text, qos?: number): Promise<number | 'closed'>
+  /** The first publish from this packet on that it is about. */
+  next(is: (packet: mqtt.IPublishPacket) => boolean, from: number): Promise<mqtt.IPublishPacket>
   /** Everything sent so far was answered; whether the connection still is. */
   settle(): Promise<'open' | 'closed'>
   /** DISCONNECT, or just the end of the connection; resolves when it is closed. */
@@ -84,7 +86,9 @@ export async function enterBy(
     (will ? 4 | (will.qos << 3) | (will.retain ? 32 : 0) : 0) |
     (username === undefined ? 0 : 128) |
     (secret === undefined ? 0 : 64)
-  const rest = [will?.topic, will?.payload, username, secret].flatMap((part) => (part === undefined ? [] : [textOf(part)]))
+  const rest = [will?.topic, will?.payload, username, secret].flatMap((part) =>
+    part === undefined ? [] : [textOf(part)],
+  )
   stream.write(connect({ clientId, flags, rest }))
   const connack = (await answer('connack')) as mqtt.IConnackPacket | undefined
   let lastId = 0
@@ -107,6 +111,11 @@ export async function enterBy(
       peer.send(packet(0x82, u16(id), textOf(filter), qos))
       const suback = (await answer('suback', id)) as mqtt.ISubackPacket | undefined
       return suback ? (suback.granted[0] as number) : 'closed'
+    },
+    async next(is, from) {
+      const found = await find(() => packets.slice(from).find((one) => one.cmd === 'publish' && is(one)))
+      if (!found) throw new Error('the connection closed before the message came')
+      return found as mqtt.IPublishPacket
     },
     async settle() {
       const before = pongs()

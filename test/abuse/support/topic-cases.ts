@@ -28,9 +28,9 @@ export const FORBIDDEN_TOPICS: Record<string, (me: string) => string> = {
   'below the root': () => `${ROOT}/${levels(5)}`,
   'beside the root': () => `${ROOT}x/clients/victim/status`,
   'another version': () => 'signalbox/v2/clients/victim/status',
-  '$SYS': () => '$SYS/broker/clients',
-  '$share': () => `$share/group/${of('victim', 'status')}`,
-  '$dropped': () => '$dropped',
+  $SYS: () => '$SYS/broker/clients',
+  $share: () => `$share/group/${of('victim', 'status')}`,
+  $dropped: () => '$dropped',
   'empty levels': () => `${ROOT}//clients/victim/status`,
   'a way back': (me) => of(me, '../victim/status'),
   'percent signs': (me) => of(me, '%2e%2e%2fvictim%2fstatus'),
@@ -47,7 +47,10 @@ export const FORBIDDEN_TOPICS: Record<string, (me: string) => string> = {
 }
 
 /** What nobody but a principal may ask for, who may below the root. */
-export const FORBIDDEN_FILTERS: Record<string, { filter: (me: string) => string; principal: number | 'closed'; client?: 'closed' }> = {
+export const FORBIDDEN_FILTERS: Record<
+  string,
+  { filter: (me: string) => string; principal: number | 'closed'; client?: 'closed' }
+> = {
   everything: { filter: () => '#', principal: 128 },
   'every first level': { filter: () => '+', principal: 128 },
   'everything by levels': { filter: () => '+/+/#', principal: 128 },
@@ -67,7 +70,7 @@ export const FORBIDDEN_FILTERS: Record<string, { filter: (me: string) => string;
   'all zones': { filter: () => `${ROOT}/zones/#`, principal: 1 },
   'the root itself': { filter: () => ROOT, principal: 128 },
   'beside the root': { filter: () => `${ROOT}x/#`, principal: 128 },
-  '$SYS': { filter: () => '$SYS/#', principal: 128 },
+  $SYS: { filter: () => '$SYS/#', principal: 128 },
   '$SYS by levels': { filter: () => '$SYS/+/new/clients', principal: 128 },
   'what was dropped': { filter: () => '$dropped', principal: 128 },
   'shared: its own commands': { filter: (me) => `$share/g/${of(me, 'commands')}`, principal: 128 },
