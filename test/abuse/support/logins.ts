@@ -17,7 +17,7 @@ const DEAD = { mqtt: 4, api: 'UNAUTHORIZED', agent: 'UNAUTHORIZED' } as const
 const CLIENT = { mqtt: 0, as: 'client', api: 'UNAUTHORIZED' } as const
 const PRINCIPAL = { mqtt: 0, as: 'principal', agent: 'UNAUTHORIZED' } as const
 
-export const KINDS = {
+const KINDS = {
   nobody: DEAD,
   'a wrong key': DEAD,
   'a wrong token': DEAD,

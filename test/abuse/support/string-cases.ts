@@ -6,13 +6,13 @@ import { INJECTED, MEMBERS, SQL, UNPAIRED } from './hostile.ts'
 export const dullOf = (field: Field): string => `dull-${FIELDS.indexOf(field)}`
 
 /** Values by what they are meant to break; the bytes of a class count once. */
-export const VALUE_ATTACKS = {
+const VALUE_ATTACKS = {
   'letters of SQL': SQL,
   'letters of topics, paths and logs': [...INJECTED, ...UNPAIRED],
   'names that every object has a member of': MEMBERS,
 } as const
 
-export const CALLERS = ['admin', 'operator', 'technician', 'viewer', 'a client', 'nobody'] as const
+const CALLERS = ['admin', 'operator', 'technician', 'viewer', 'a client', 'nobody'] as const
 export type Caller = (typeof CALLERS)[number]
 
 /** What a caller who is not let in is answered, whatever he sends. */

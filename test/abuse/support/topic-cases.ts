@@ -89,7 +89,7 @@ export const FORBIDDEN_FILTERS: Record<
 }
 
 /** Who gets in, and as what: a client also by its report connection. */
-export const INSIDERS = [
+const INSIDERS = [
   { kind: 'a client', as: 'itself' },
   { kind: 'a client', as: 'its report connection' },
   { kind: 'a client with the key before the last, in its grace', as: 'itself' },
