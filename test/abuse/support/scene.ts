@@ -46,6 +46,8 @@ const STATE = `select ${tables({
   actions: 'select * from actions',
   principals: 'select * from principals',
   tokens: 'select id, principal_id, name, token_hash, expires_at, revoked_at from tokens',
+  enrolments: 'select * from enrolments',
+  browsers: 'select id, token_id, secret_hash, expires_at from console_sessions',
   quotas: 'select * from grant_usage where refused >= 0',
   idempotency: 'select * from idempotency_keys',
 })}`
