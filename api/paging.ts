@@ -1,9 +1,10 @@
 import { z } from 'zod'
 import type { Page } from '../schemas/paging.ts'
+import { queryNumber } from './query-number.ts'
 
 /** `?limit=` 1–200, default 50, and the opaque `?cursor=` of the page before. */
 const Paging = z.object({
-  limit: z.coerce.number().int().min(1).max(200).default(50),
+  limit: queryNumber(z.number().int().min(1).max(200)).default(50),
   cursor: z
     .base64url()
     .max(400)

@@ -6,6 +6,7 @@ import type { Actor, Origin } from '../control/access/actor.ts'
 import type { ClientCredential } from '../control/access/authenticate.ts'
 import type { Control } from '../control/control.ts'
 import { AppError, invalidInput } from '../schemas/errors.ts'
+import { jsonFault } from '../schemas/json.ts'
 import type { Settings } from '../schemas/settings.ts'
 import { type Admission, admit, type Caller, fromOf, type Gate, noteForbidden } from './admission.ts'
 import { leaveUnread, readJson } from './body.ts'
@@ -119,7 +120,7 @@ async function answered(
       from: fromOf(ctx),
       session: sessionSecret(ctx),
       params: parseParams(item.params, ctx.params),
-      query: parse(item.query, ctx.query, 'query'),
+      query: parseQuery(item, ctx),
       body: await parseBody(item, ctx, limits),
       header: (name) => ctx.headers[name]?.toString(),
       get gone() {
@@ -149,6 +150,17 @@ function parseParams(schema: z.ZodType | undefined, params: Record<string, strin
     throw new AppError('NOT_FOUND', `${key} ${JSON.stringify(params[key])} ${parsed.error.issues[0]?.message}.`)
   }
   return parsed.data
+}
+
+/** What PostgreSQL cannot keep is refused wherever it comes in. */
+function parseQuery(item: Route, ctx: Context): unknown {
+  const faults = Object.entries(ctx.query).flatMap(([path, value]) => {
+    const message = jsonFault(value)
+    return message ? [{ path, message }] : []
+  })
+  if (item.query && faults[0])
+    throw new AppError('INVALID_INPUT', `The query is not valid: ${faults[0].path} ${faults[0].message}.`, faults)
+  return parse(item.query, ctx.query, 'query')
 }
 
 /** A body that the route has no use for is not read. */

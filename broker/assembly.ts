@@ -132,6 +132,7 @@ export async function assemble(deps: AssemblyDeps): Promise<Assembly> {
   async function takeOver(client: Client): Promise<void> {
     const older = aedes.clients[client.id]
     if (older) {
+      policy.replace?.(connections.of(older), connections.of(client))
       older.close()
       await connections.of(older).unregistered
     }

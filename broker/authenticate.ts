@@ -5,7 +5,7 @@ import type { Control } from '../control/control.ts'
 import type { Outlet } from '../control/transport.ts'
 import type { Settings } from '../schemas/settings.ts'
 import { buildTopic } from '../schemas/topics.ts'
-import { forbiddenTopic, type Login, mayPublish } from './access.ts'
+import { forbiddenTopic, type Login, mayPublish, subjectOf } from './access.ts'
 import { askForQos1AtMost } from './aedes-internals.ts'
 import type { Connection, Connections } from './connections.ts'
 import type { ConnectPacket } from './gate/connect-packet.ts'
@@ -23,7 +23,7 @@ export interface AuthenticateDeps {
 /** Who connects, and how a login becomes a session. */
 export function createAuthentication(
   deps: AuthenticateDeps,
-): Pick<Policy, 'identify' | 'refused' | 'connecting' | 'enter'> {
+): Pick<Policy, 'identify' | 'refused' | 'connecting' | 'replace' | 'enter'> {
   const { settings, control, connections } = deps
   const root = settings.MQTT_TOPIC_ROOT
 
@@ -38,7 +38,9 @@ export function createAuthentication(
     if (password.startsWith('sbt_')) {
       const principal = await control.authenticator.principal(password, ip, username)
       if (!principal) throw new Refusal(4, `no such token for principal ${username}`)
-      if (await control.authenticator.clientExists(id)) {
+      // With what may stand behind it: a report connection is the client's as well.
+      const [owner] = id.split('~', 1) as [string]
+      if (await control.authenticator.clientExists(owner)) {
         noteForeign({ subject: username, principal: username, address: ip }, id)
         throw new Refusal(5, `client id ${id} belongs to a client`)
       }
@@ -71,6 +73,15 @@ export function createAuthentication(
     const reason = `will on ${willTopic}: ${allowed}`
     control.securityLog.note(forbiddenTopic(login, ip, reason))
     throw new Refusal(5, reason)
+  }
+
+  /** A principal takes the place of nobody but itself; a client's ids are its own, whoever has come with one of them before. */
+  function replace(older: Connection, { client, login, ip }: Connection): void {
+    if (login.kind !== 'principal') return
+    const { name, id } = login.principal
+    if (older.login.kind === 'principal' && older.login.principal.id === id) return
+    noteForeign({ subject: name, principal: name, address: ip }, client.id)
+    throw new Refusal(5, `client id ${client.id} is in use by ${subjectOf(older.login)}`)
   }
 
   async function enter(connection: Connection, connect: ConnectPacket): Promise<void> {
@@ -125,6 +136,7 @@ export function createAuthentication(
 
   return {
     identify,
+    replace,
     enter,
     refused({ returnCode, message }, username) {
       if (returnCode !== 3) control.refusals.login(username, message)

@@ -19,6 +19,8 @@ export interface Policy {
   refused?(refusal: Refusal, username: string | undefined): void
   /** Before anything is made of the CONNECT. */
   connecting?(connection: Connection, options: ConnectOptions): void
+  /** Before the older connection with its client id is closed for it. Throws a Refusal. */
+  replace?(older: Connection, connection: Connection): void
   /** It is the only connection of its client id from here on; CONNACK follows. Throws a Refusal. */
   enter(connection: Connection, connect: ConnectPacket): Promise<void>
   /** Takes a message in; it is acknowledged when this resolves, and the connection closed when it throws. */

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { Id, Timestamp } from './ids.ts'
-import { JsonValue, jsonFault } from './json.ts'
+import { JsonValue } from './json.ts'
 
 const MaxInFlight = z.int().min(1).max(1000)
 const Metadata = z
@@ -42,12 +42,7 @@ export const ListClients = z.object({
   zone: Id.optional(),
   presence: z.enum(['online', 'offline']).optional(),
   disabled: z.stringbool().optional(),
-  q: z
-    .string()
-    .min(1)
-    .max(200)
-    .refine((text) => jsonFault(text) === undefined, { message: 'contains the character U+0000' })
-    .optional(),
+  q: z.string().min(1).max(200).optional(),
 })
 export type ListClients = z.infer<typeof ListClients>
 

@@ -26,6 +26,7 @@ import { Event } from '../../schemas/events.ts'
 import { Execution, Status } from '../../schemas/executions.ts'
 import { CommandId, Id } from '../../schemas/ids.ts'
 import { listOf, pagingBy, presentPage } from '../paging.ts'
+import { queryNumber } from '../query-number.ts'
 import { rateLimitHeaders } from '../rate-limit.ts'
 import { type Route, route } from '../route.ts'
 
@@ -33,7 +34,7 @@ const params = z.object({ id: CommandId })
 
 export function commandRoutes(control: Control): Route[] {
   const { db, settings } = control
-  const wait = z.coerce.number().min(0).max(settings.HTTP_WAIT_MAX_SECONDS).optional()
+  const wait = queryNumber(z.number().min(0).max(settings.HTTP_WAIT_MAX_SECONDS)).optional()
 
   return [
     route({

@@ -426,7 +426,7 @@ describe('a bad query is INVALID_INPUT', () => {
     }
   })
 
-  test.each(['61', '-1', 'x', 'NaN', 'Infinity', '1&wait=1'])('wait=%s', async (wait) => {
+  test.each(['61', '-1', 'x', 'NaN', 'Infinity', '1&wait=1', '', '%20', '0x10', '1e1'])('wait=%s', async (wait) => {
     await refused({ path: `/commands?wait=${wait}`, body: valid }, 400, 'INVALID_INPUT', ['wait'])
     await refused({ method: 'GET', path: `/commands/${commandId}?wait=${wait}` }, 400, 'INVALID_INPUT', ['wait'])
   })

@@ -4,6 +4,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { refuseSecrets } from '../support/secrets.ts'
 import type { TestServer } from '../support/server.ts'
 import { hasTool } from '../support/tools.ts'
 
@@ -129,6 +130,7 @@ export function createDeviceProcess(
     async remove() {
       await kill()
       rmSync(directory, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 })
+      refuseSecrets(output, `what ${clientId} printed`)
     },
   }
 }

@@ -55,7 +55,7 @@ const UPGRADE = [
 ].join('\r\n')
 
 /** Each says something, and then only what it is made to say: a byte now and then, or nothing. */
-const KINDS: { port: 'mqttPort' | 'wsPort'; first?: Buffer; next?: Buffer }[] = [
+const KINDS: { port: 'mqttPort' | 'wsPort'; first?: Buffer; next?: Buffer; reads?: false }[] = [
   { port: 'mqttPort' },
   { port: 'mqttPort', first: CONNECT.subarray(0, 3800) },
   { port: 'mqttPort', first: CONNECT.subarray(0, 30), next: Buffer.from('w') },
@@ -64,6 +64,9 @@ const KINDS: { port: 'mqttPort' | 'wsPort'; first?: Buffer; next?: Buffer }[] = 
   { port: 'mqttPort', first: Buffer.concat([connect({ level: 9 }), Buffer.alloc(65_536)]) },
   { port: 'mqttPort', first: Buffer.concat([connect({ flags: 0xc2, rest: ['u', 'p'] }), Buffer.alloc(65_536)]) },
   { port: 'mqttPort', first: hex('30 FF FF FF 7F'), next: Buffer.alloc(65_536) },
+  // Half-open: what it is answered stays with the server's kernel.
+  { port: 'mqttPort', first: connect({ flags: 0xc2, rest: ['u', 'p'] }), reads: false },
+  { port: 'wsPort', first: Buffer.from(`${UPGRADE}\r\n\r\n`), reads: false },
   { port: 'wsPort', first: Buffer.from(`${UPGRADE}\r\nX-Bomb: ${'y'.repeat(7000)}`) },
   {
     port: 'wsPort',
@@ -79,6 +82,7 @@ async function attack(count: number): Promise<Socket[]> {
     const socket = createConnection({ port: server[kind.port], host: '127.0.0.1', localAddress: '127.0.0.9' })
     socket.on('error', () => undefined)
     sockets.push(socket)
+    if (kind.reads === false) socket.pause()
     if (index % 50 === 49) await once(socket, 'connect')
     if (kind.first) socket.write(kind.first)
   }

@@ -1,5 +1,8 @@
+import { learnSecret, learnSecrets } from './secrets.ts'
+
 /** The bootstrap administrator of every server under test. */
 export const ADMIN_TOKEN = 'sbt_test-administrator-0123456789'
+learnSecret(ADMIN_TOKEN)
 
 export interface Answer<T = Record<string, unknown>> {
   status: number
@@ -32,6 +35,7 @@ export function httpClient(base: string, token: string | undefined): Http {
       },
     )
     const text = await response.text()
+    learnSecrets(text)
     return { status: response.status, headers: response.headers, body: text ? JSON.parse(text) : undefined }
   }
   return { send, get: (path) => send('GET', path), post: (path, body, headers) => send('POST', path, body, headers) }

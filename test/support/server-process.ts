@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url'
 import type { Passed } from '../../control/control.ts'
 import type { TestDatabase } from './database.ts'
 import { ADMIN_TOKEN, type Http, httpClient } from './http.ts'
+import { refuseSecrets } from './secrets.ts'
 
 export type KillPoint = Parameters<Passed>[0]
 
@@ -39,7 +40,7 @@ export async function startServerProcess(
 ): Promise<ServerProcess> {
   const program = options.program ?? fileURLToPath(new URL('./killable-server.ts', import.meta.url))
   const child = spawn(process.execPath, [program], {
-    stdio: ['ignore', 'pipe', 'inherit'],
+    stdio: ['ignore', 'pipe', 'pipe'],
     env: {
       ...process.env,
       SETTINGS: JSON.stringify({
@@ -57,7 +58,17 @@ export async function startServerProcess(
       ...options.env,
     },
   })
-  const exited = once(child, 'exit')
+  let log = ''
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    log += text
+    process.stderr.write(text)
+  })
+  const exited = once(child, 'close').then((ended) => {
+    refuseSecrets(log, 'the log of a server process')
+    return ended
+  })
+  // It may end, with a reason of its own, before anybody waits for it.
+  exited.catch(() => undefined)
   const lines = createInterface({ input: child.stdout as NodeJS.ReadableStream })
   const [line] = await Promise.race([
     once(lines, 'line'),

@@ -1,8 +1,10 @@
 import { Writable } from 'node:stream'
+import { type DestinationStream, pino } from 'pino'
 import { type Addresses, createApp, createLog, type Overrides } from '../../app.ts'
 import { parseSettings } from '../../schemas/settings.ts'
 import { createOwnServer, createTestDatabase, type TestDatabase } from './database.ts'
 import { ADMIN_TOKEN, type Http, httpClient } from './http.ts'
+import { refuseSecrets } from './secrets.ts'
 
 export { ADMIN_TOKEN }
 
@@ -13,18 +15,19 @@ export interface TestServer extends Addresses {
   /** Every log line so far, parsed. */
   logs: Record<string, unknown>[]
   mqttPort: number
+  /** Throws if a log line has a key or a token in it that this test file knows. */
   stop(): Promise<void>
 }
 
 /**
  * The whole server in this process, on free ports and a database of its own, with `ownPostgres` on a PostgreSQL of its own (see
- * createOwnServer); every HTTP answer is checked against its schema.
+ * createOwnServer); every HTTP answer is checked against its schema. `careless`: its log does not leave out secrets.
  */
 export async function startServer(
   settings: Record<string, unknown> = {},
-  overrides: Overrides & { database?: TestDatabase; ownPostgres?: boolean } = {},
+  overrides: Overrides & { database?: TestDatabase; ownPostgres?: boolean; careless?: boolean } = {},
 ): Promise<TestServer> {
-  const { database: given, ownPostgres, ...rest } = overrides
+  const { database: given, ownPostgres, careless, ...rest } = overrides
   const database = given ?? (await (ownPostgres ? createOwnServer() : createTestDatabase()))
   const logs: Record<string, unknown>[] = []
   const sink = new Writable({
@@ -43,7 +46,11 @@ export async function startServer(
       SWEEP_INTERVAL_SECONDS: 0.05,
       ...settings,
     }),
-    { checkResponses: true, log: createLog('debug', sink), ...rest },
+    {
+      checkResponses: true,
+      log: careless ? pino({ level: 'debug' }, sink as DestinationStream) : createLog('debug', sink),
+      ...rest,
+    },
   )
   const addresses = await app.start()
   return {
@@ -56,6 +63,7 @@ export async function startServer(
     async stop() {
       await app.stop()
       if (!given) await database.drop()
+      refuseSecrets(logs.map((line) => JSON.stringify(line)).join('\n'), "the server's log")
     },
   }
 }

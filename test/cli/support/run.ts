@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { learnSecrets, refuseSecrets } from '../../support/secrets.ts'
 import { ADMIN_TOKEN, type TestServer } from '../../support/server.ts'
 
 /** Compiled once, not once per run: half of a short run's time. */
@@ -44,7 +45,21 @@ export function start(args: string[], { env = {}, stdin = '', cwd }: RunOptions 
   }
   child.stdin.on('error', () => undefined)
   child.stdin.end(stdin)
-  const ended = new Promise<Run>((resolve) => child.once('close', (code) => resolve({ code, ...output })))
+  const ended = new Promise<Run>((resolve, reject) => {
+    child.once('close', (code) => {
+      try {
+        // What it made itself it may show, once, on stdout; what others knew before, and what is a log, it may not.
+        refuseSecrets(output.stdout, 'stdout of a command')
+        learnSecrets(output.stdout)
+        refuseSecrets(output.stderr, 'stderr of a command')
+        resolve({ code, ...output })
+      } catch (error) {
+        reject(error)
+      }
+    })
+  })
+  // Not everybody waits for the end.
+  ended.catch(() => undefined)
   return { process: child, output, ended }
 }
 

@@ -1,4 +1,5 @@
 import { type Agent, type IncomingMessage, type OutgoingHttpHeaders, request } from 'node:http'
+import { learnSecrets } from '../../support/secrets.ts'
 import type { TestServer } from '../../support/server.ts'
 
 export interface BrowserAnswer {
@@ -53,6 +54,7 @@ export async function logIn(server: Pick<TestServer, 'http'>, token: string, coo
   const before = cookie === undefined ? {} : { cookie }
   const opened = await send(server, 'POST', '/api/session', { 'sec-fetch-site': 'same-origin', ...before }, { token })
   const setCookie = opened.headers['set-cookie']?.[0]
+  learnSecrets(setCookie ?? '')
   if (opened.status !== 201 || setCookie === undefined)
     throw new Error(`${opened.status} ${JSON.stringify(opened.body)}`)
   const { csrfToken } = opened.body
