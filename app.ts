@@ -8,6 +8,8 @@ import { type Api, createApi } from './api/server.ts'
 import { type Broker, createBroker } from './broker/broker.ts'
 import { bootstrapAdministrator } from './control/access/bootstrap-administrator.ts'
 import { openCertificate } from './control/certificate.ts'
+import type { Line } from './control/cluster/line.ts'
+import { createRedisLine } from './control/cluster/redis-line.ts'
 import { type Control, createControl, type Passed } from './control/control.ts'
 import { type ConnectOptions, connectDatabase, type Db } from './db/connect.ts'
 import { startEmbeddedPostgres } from './db/embedded-postgres.ts'
@@ -23,6 +25,8 @@ export interface Overrides {
   /** In tests: called at named points of a command's way. */
   passed?: Passed
   random?: () => number
+  /** The way to other nodes, where REDIS_URL names none. */
+  line?: Line | undefined
 }
 
 /** Where a started server can be reached. */
@@ -57,7 +61,8 @@ export function createApp(settings: Settings, overrides: Overrides = {}): App {
       const newAdminToken = await bootstrapAdministrator(db, settings.ADMIN_TOKEN)
 
       const broker: Broker = createBroker({ settings, log })
-      const control: Control = createControl({ db, settings, log, transport: broker.transport, ...overrides })
+      const line = lineOf(settings) ?? overrides.line
+      const control: Control = createControl({ ...overrides, db, settings, log, transport: broker.transport, line })
       started.defer(() => control.stop())
       await broker.attach(control)
       started.defer(() => broker.stop())
@@ -120,7 +125,7 @@ export async function tryDatabase(settings: Settings): Promise<{ version: number
   return { version: Math.floor((rows[0]?.version ?? 0) / 10_000), shown: settings.DATABASE_URL ? shown : 'embedded' }
 }
 
-const healthChecks = ({ db, writes }: Control, settings: Settings): HealthChecks => ({
+const healthChecks = ({ db, writes, line, nodes }: Control, settings: Settings): HealthChecks => ({
   async database() {
     await sql`select 1`.execute(db)
     return {}
@@ -133,7 +138,16 @@ const healthChecks = ({ db, writes }: Control, settings: Settings): HealthChecks
     const lagSeconds = Math.round((await feedLagSeconds(db)) * 1000) / 1000
     return { lagSeconds, degraded: lagSeconds > settings.ALERT_FEED_LAG_SECONDS }
   },
+  ...(line && {
+    // Without it everything is served, and what other nodes do is noticed later.
+    async [settings.REDIS_URL === undefined ? 'line' : 'redis']() {
+      return { state: line.up() ? 'up' : 'down', nodes: nodes.others() + 1, degraded: !line.up() }
+    },
+  }),
 })
+
+const lineOf = ({ REDIS_URL: url, REDIS_TIMEOUT_SECONDS: timeoutSeconds }: Settings): Line | undefined =>
+  url === undefined ? undefined : createRedisLine({ url, timeoutSeconds })
 
 const quietLog = (): Logger => createLog('error', pino.destination(2))
 

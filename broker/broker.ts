@@ -1,6 +1,7 @@
 import type { Client } from 'aedes'
 import type { Logger } from 'pino'
 import type { Certificate } from '../control/certificate.ts'
+import type { Tell } from '../control/cluster/hints.ts'
 import type { Control } from '../control/control.ts'
 import type { Transport } from '../control/transport.ts'
 import type { Settings } from '../schemas/settings.ts'
@@ -11,10 +12,11 @@ import { type Assembly, assemble, type BrokerPorts } from './assembly.ts'
 import { createAuthentication } from './authenticate.ts'
 import { tellBridges } from './bridges.ts'
 import { type Connection, createConnections } from './connections.ts'
+import { type Copies, createCopies } from './copies.ts'
 import { createLimitedLog } from './limited-log.ts'
 import { observeConnections } from './observe.ts'
 import type { Delivery } from './packet-ids.ts'
-import { createPersistence } from './persistence.ts'
+import { createPersistence, type RetainedMessages } from './persistence.ts'
 import { createReceiver } from './receive.ts'
 import { createTransport } from './transport.ts'
 
@@ -35,12 +37,24 @@ export function createBroker({ settings, log }: { settings: Settings; log: Logge
   const limitedLog = createLimitedLog(log, settings.LOG_LINES_PER_MINUTE)
   let scan: NodeJS.Timeout | undefined
   let assembly: Assembly
-  const transport = createTransport({ settings, log, connections, broker: () => assembly.aedes })
+  let copies: Copies
+  const retained: RetainedMessages = new Map()
+  let tell: Tell = () => undefined
+  const transport = createTransport({
+    settings,
+    log,
+    connections,
+    broker: () => assembly.aedes,
+    copies: () => copies,
+    retained,
+    tell: (kind, body) => tell(kind, body),
+  })
 
   async function attach(control: Control): Promise<void> {
     observeConnections(control.metrics, connections, settings.MAX_HELD_REPORTS)
-    const persistence = createPersistence((client, messageId) =>
-      connections.of(client).packetIds.release(messageId ?? 0),
+    const persistence = createPersistence(
+      (client, messageId) => connections.of(client).packetIds.release(messageId ?? 0),
+      retained,
     )
     assembly = await assemble({
       settings,
@@ -55,9 +69,14 @@ export function createBroker({ settings, log }: { settings: Settings; log: Logge
         forward: transport.authorizeForward,
       },
     })
+    tell = control.tell
+    copies = createCopies({ aedes: assembly.aedes, settings, connections, tell })
     listenToAedes(control)
-    tellBridges(assembly.aedes, { root, log, control, connections, retained: persistence.retained })
-    scan = setInterval(closeSilentReaders, 1000)
+    tellBridges(assembly.aedes, { root, log, control, connections, retained })
+    scan = setInterval(() => {
+      closeSilentReaders()
+      copies.look()
+    }, 1000)
     scan.unref()
   }
 
@@ -105,7 +124,10 @@ export function createBroker({ settings, log }: { settings: Settings; log: Logge
         })
     }
     const { aedes } = assembly
-    aedes.on('clientReady', checkSubscription)
+    aedes.on('clientReady', (client) => {
+      checkSubscription(client)
+      if (connections.of(client).login.kind === 'principal') copies.look()
+    })
     aedes.on('subscribe', (_subscriptions, client) => checkSubscription(client))
     aedes.on('unsubscribe', (_filters, client) => checkSubscription(client))
     aedes.on('ack', (acknowledged, client) => {

@@ -14,13 +14,17 @@ interface Memory {
   cleanIncoming(client: Pick<Client, 'id'>): Promise<void>
 }
 
+/** By their topics. */
+export type RetainedMessages = Map<string, AedesPublishPacket>
+
 /**
  * What Aedes keeps, in memory: retained messages and the subscriptions of persistent sessions. It queues nothing for anybody:
  * what a client gets when it comes back is the ledger's to say. `acknowledged` answers what a PUBACK was for.
  */
-export function createPersistence(acknowledged: (client: Client, messageId: number | undefined) => unknown) {
-  const retained = new Map<string, AedesPublishPacket>()
-
+export function createPersistence(
+  acknowledged: (client: Client, messageId: number | undefined) => unknown,
+  retained: RetainedMessages = new Map(),
+) {
   /** A device subscribes to exact topics: looking those up keeps a connect storm from reading every retained message each time. */
   function* find(filters: string[]): Generator<AedesPublishPacket> {
     for (const filter of filters) {

@@ -2,7 +2,7 @@ import type { PublishPacket } from 'aedes'
 import type { Control } from '../control/control.ts'
 import { ClientStatus } from '../schemas/clients.ts'
 import { AppError } from '../schemas/errors.ts'
-import { jsonFault } from '../schemas/json.ts'
+import { type Json, jsonFault } from '../schemas/json.ts'
 import { ClientEvent, Report } from '../schemas/messages.ts'
 import type { Settings } from '../schemas/settings.ts'
 import type { ParsedTopic, TopicName } from '../schemas/topics.ts'
@@ -37,6 +37,7 @@ export function createReceiver(deps: { settings: Settings; limitedLog: LimitedLo
       const committed = control.sessions.status(session, status, 'hold')
       connection.statusCommitted = committed.catch(() => undefined)
       await committed
+      control.statuses.published(session, status as Record<string, Json>)
       // A status that comes after the subscription: what waited for the journal can be decided now.
       if (session.subscription === 'granted' && session.journalId !== before) await control.dispatch.ready(session)
     },

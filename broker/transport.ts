@@ -1,9 +1,13 @@
 import type { Aedes, AedesPublishPacket } from 'aedes'
 import type { Logger } from 'pino'
+import type { Tell } from '../control/cluster/hints.ts'
 import type { Outlet, SessionRef, Transport } from '../control/transport.ts'
+import type { ErrorReply } from '../schemas/messages.ts'
 import type { Settings } from '../schemas/settings.ts'
 import { buildTopic, COMMAND_TOPICS, parseTopic, type TopicName, type TopicParams } from '../schemas/topics.ts'
 import type { Connection, Connections } from './connections.ts'
+import type { Copies } from './copies.ts'
+import type { RetainedMessages } from './persistence.ts'
 
 /** One message on its way: to which connections, what their PUBACK will mean, and to whom it was written. */
 interface Forward {
@@ -22,6 +26,10 @@ export function createTransport(deps: {
   log: Logger
   connections: Connections
   broker(): Aedes
+  copies(): Copies
+  retained: RetainedMessages
+  /** Tells the other nodes, if there are any. */
+  tell: Tell
 }): MqttTransport {
   const { connections } = deps
   const root = deps.settings.MQTT_TOPIC_ROOT
@@ -34,11 +42,23 @@ export function createTransport(deps: {
     payload: Buffer,
     options: { qos: 0 | 1; retain: boolean },
   ): Promise<void> {
+    return publishTo(buildTopic(root, name, params), payload, options)
+  }
+
+  function publishTo(topic: string, payload: Buffer, options: { qos: 0 | 1; retain: boolean }): Promise<void> {
     return new Promise((resolve, reject) => {
-      const packet = { cmd: 'publish' as const, topic: buildTopic(root, name, params), payload, dup: false, ...options }
+      const packet = { cmd: 'publish' as const, topic, payload, dup: false, ...options }
       deps.broker().publish(packet, (error) => (error ? reject(error) : resolve()))
     })
   }
+
+  function publishCopy(topic: string, payload: Buffer): Promise<void> {
+    deps.copies().isCopy(payload)
+    return publishTo(topic, payload, { qos: 1, retain: false })
+  }
+
+  const replyHere = (clientId: string, reply: ErrorReply): Promise<void> =>
+    publishCopy(buildTopic(root, 'clientReplies', { clientId }), encode(reply))
 
   /** Publishes once, written to these sessions alone if they are still the current ones; answers the clients it was written to. */
   async function send(
@@ -100,9 +120,27 @@ export function createTransport(deps: {
       return packet
     },
 
-    reply: (clientId, reply) => publish('clientReplies', { clientId }, encode(reply), { qos: 1, retain: false }),
-    retainPresence: (clientId, presence) =>
-      publish('clientStatus', { clientId }, encode(presence), { qos: 1, retain: true }),
+    async reply(clientId, reply) {
+      deps.tell('reply', { clientId, reply })
+      await replyHere(clientId, reply)
+    },
+    replyHere,
+    publishCopy: (topic, payload) => publishCopy(topic, Buffer.from(payload)),
+    listensElsewhere: (node, wanted) => deps.copies().listensElsewhere(node, wanted),
+    retainStatus: (clientId, status) => publish('clientStatus', { clientId }, encode(status), { qos: 1, retain: true }),
+
+    retained(clientId) {
+      const read = (name: TopicName): unknown => {
+        const packet = deps.retained.get(buildTopic(root, name, { clientId }))
+        return packet && JSON.parse(packet.payload.toString())
+      }
+      return { status: read('clientStatus'), config: read('clientConfig') }
+    },
+
+    retainedClients() {
+      const ids = [...deps.retained.keys()].map((topic) => parseTopic(root, topic)?.params.clientId)
+      return new Set(ids.filter((id) => id !== undefined))
+    },
 
     async retainConfig(clientId, config) {
       const client = connections.main(clientId)?.client

@@ -1,8 +1,8 @@
 import type { Logger } from 'pino'
-import { type RateLimiterAbstract, RateLimiterMemory } from 'rate-limiter-flexible'
-import { listRetained } from '../db/clients.ts'
+import { RateLimiterMemory } from 'rate-limiter-flexible'
 import type { Db } from '../db/connect.ts'
 import { storeSessionUse } from '../db/console-sessions.ts'
+import { databaseIdentity } from '../db/nodes.ts'
 import { checkTimeZone } from '../db/quotas.ts'
 import { storeLastUse } from '../db/tokens.ts'
 import { isSettled } from '../schemas/executions.ts'
@@ -17,6 +17,13 @@ import { type Actions, createActions } from './actions/actions.ts'
 import { createAlertFollower } from './alerts/follower.ts'
 import { createRefusals, type Refusals } from './alerts/refusals.ts'
 import { deletedClients } from './clients/deleted-clients.ts'
+import { type CatchUp, createCatchUp } from './cluster/catch-up.ts'
+import { followHints } from './cluster/follow-hints.ts'
+import { createHints, type Tell } from './cluster/hints.ts'
+import type { Line, SharedCounter } from './cluster/line.ts'
+import { createNodes, type Nodes } from './cluster/nodes.ts'
+import { createShownClients } from './cluster/shown-clients.ts'
+import { createStatuses, type Statuses } from './cluster/statuses.ts'
 import { createWatch, type Watch } from './commands/await-command.ts'
 import { type CreateCommandDeps, createCommandInserts } from './commands/create-command.ts'
 import { createEnrolmentCodes, type EnrolmentCodes } from './enrolments/redeem-enrolment.ts'
@@ -25,7 +32,7 @@ import { createLedger, type Ledger } from './executions/ledger.ts'
 import { inFlight } from './executions/states.ts'
 import { createSweeper } from './executions/sweeper.ts'
 import { createMetrics, type Metrics } from './metrics/metrics.ts'
-import { observeDatabase, observeSessions } from './metrics/observed.ts'
+import { observeDatabase, observeLine, observeSessions } from './metrics/observed.ts'
 import { measureProcess } from './metrics/process-metrics.ts'
 import { createRetention } from './retention.ts'
 import { createHttpSessions, type HttpSessions } from './sessions/http-sessions.ts'
@@ -51,12 +58,18 @@ export interface Control {
   logins: Logins
   loginThrottle: LoginThrottle
   enrolmentCodes: EnrolmentCodes
-  minuteCounter: RateLimiterAbstract
+  minuteCounter: SharedCounter
   actions: Actions
   watch: Watch
   uplink: Uplink
   httpSessions: HttpSessions
   transport: Transport
+  nodes: Nodes
+  statuses: Statuses
+  /** Tells the other nodes, if there are any. */
+  tell: Tell
+  /** Undefined: nothing leads to other nodes but PostgreSQL. */
+  line: Line | undefined
   commandInserts: CreateCommandDeps['commandInserts']
   metrics: Metrics
   passed?: Passed
@@ -79,20 +92,31 @@ export interface ControlDeps {
   settings: Settings
   log: Logger
   transport: Transport
+  /** The way to other nodes. */
+  line?: Line | undefined
   passed?: Passed
   random?: () => number
 }
 
-/** Without Redis there is one node, so every session in the table was this node's. */
-const NODE = 'node'
-
 export function createControl(deps: ControlDeps): Control {
-  const { db, settings, log, transport } = deps
+  const { db, settings, log, transport, line } = deps
   const metrics = createMetrics({
     maxLabelValues: settings.METRICS_MAX_LABEL_VALUES,
     isRegistered: (action) => actions.isRegistered(action),
   })
-  const actions = createActions({ db, cacheSeconds: settings.CREDENTIAL_CACHE_SECONDS })
+  const nodes = createNodes({
+    db,
+    log,
+    leaseSeconds: settings.NODE_LEASE_SECONDS,
+    onDead: async () => {
+      await sessions.endLost()
+      await sweeper.settleOrphanedClaims()
+    },
+  })
+  const hints = createHints({ node: nodes.id, line, log })
+  const tell: Tell = hints.send
+  const statuses = createStatuses({ transport, tell, hasLine: line !== undefined })
+  const actions = createActions({ db, cacheSeconds: settings.CREDENTIAL_CACHE_SECONDS, tell })
   const hooks = deps.passed ? { passed: deps.passed } : {}
   const ledger = createLedger({
     db,
@@ -108,15 +132,17 @@ export function createControl(deps: ControlDeps): Control {
     ledger,
     transport,
     session: (clientId) => sessions.get(clientId),
+    sessions: () => sessions.all(),
+    tell,
     ...hooks,
   })
   const sessions: Sessions = createSessions({
     db,
     log,
-    node: NODE,
+    node: nodes.id,
     metrics,
     ledger,
-    transport,
+    statuses,
     dispatchIdle: (session) => dispatch.idle(session),
     endTimeoutSeconds: settings.DATABASE_TIMEOUT_SECONDS,
   })
@@ -128,7 +154,8 @@ export function createControl(deps: ControlDeps): Control {
     ledger,
     sessions,
     dispatch,
-    transport,
+    statuses,
+    tell,
     uplink,
     pingTimeoutSeconds: settings.HTTP_PING_TIMEOUT_SECONDS,
   })
@@ -166,7 +193,8 @@ export function createControl(deps: ControlDeps): Control {
     ledger,
     dispatch,
     sessions,
-    transport,
+    leads: nodes.leads,
+    catchUp: (rarely) => catchUp.pass(rarely),
     intervalSeconds: settings.SWEEP_INTERVAL_SECONDS,
     idempotencyKeySeconds: settings.IDEMPOTENCY_KEY_SECONDS,
     securityEventSeconds: settings.SECURITY_EVENT_KEEP_SECONDS,
@@ -186,6 +214,7 @@ export function createControl(deps: ControlDeps): Control {
     db,
     log,
     sessions,
+    leads: nodes.leads,
     refusals,
     intervalSeconds: settings.SWEEP_INTERVAL_SECONDS,
     clientLostSeconds: settings.ALERT_CLIENT_LOST_SECONDS,
@@ -196,6 +225,7 @@ export function createControl(deps: ControlDeps): Control {
     db,
     log,
     metrics,
+    leads: nodes.leads,
     days: settings.RETENTION_DAYS,
     auditDays: settings.AUDIT_KEEP_DAYS,
     batch: settings.RETENTION_BATCH,
@@ -207,12 +237,51 @@ export function createControl(deps: ControlDeps): Control {
   ledger.onChange(metrics.executionChanged)
   const writers = [commandInserts, sessions, uplink, ledger]
   // Work that has become claimable is news for the client's session; so is a place in the window, if anything waits for it.
-  ledger.onChange(({ clientId }, before, after) => {
+  ledger.onChange(({ commandId, clientId }, before, after) => {
+    if (isSettled(after.status) && !isSettled(before.status)) tell('settled', { commandId })
     const freed = inFlight(before.status) && !inFlight(after.status)
     const claimable = !isSettled(after.status) && after.status === 'pending' && after.notBefore === null
-    const session = sessions.get(clientId)
-    if (claimable || (freed && session?.drained === false)) dispatch.wake(session)
+    if (claimable || (freed && sessions.get(clientId)?.drained !== true)) dispatch.wakeClient(clientId)
   })
+  const shown = createShownClients({ db, metrics, authenticator, sessions, dispatch, transport, statuses })
+  const catchUp: CatchUp = createCatchUp({
+    db,
+    sessions,
+    dispatch,
+    watch,
+    shown,
+    others: nodes.others,
+    isTold: () => line?.up() ?? false,
+  })
+  if (line) observeLine(metrics, line)
+
+  /** What others tell is heard before PostgreSQL is read, so that nothing falls between the two. */
+  async function openLine(): Promise<void> {
+    if (!line) return
+    hints.handle(
+      followHints({
+        db,
+        sessions,
+        httpSessions,
+        dispatch,
+        watch,
+        transport,
+        statuses,
+        shown,
+        authenticator,
+        logins,
+        actions,
+      }),
+    )
+    await line.open(await databaseIdentity(db), nodes.id, {
+      message: hints.receive,
+      up() {
+        log.info('the line to other nodes is up')
+        catchUp.missed()
+      },
+      down: (reason) => log.warn({ reason }, 'the line to other nodes is down: what they do is noticed later'),
+    })
+  }
 
   return {
     db,
@@ -226,13 +295,19 @@ export function createControl(deps: ControlDeps): Control {
     logins,
     loginThrottle: createLoginThrottle(settings.HTTP_LOGIN_FAILURES_PER_MINUTE),
     enrolmentCodes: createEnrolmentCodes(db, metrics),
-    // The library decides only what a minute is: each grant has a limit of its own.
-    minuteCounter: new RateLimiterMemory({ points: Number.MAX_SAFE_INTEGER, duration: MINUTE_SECONDS }),
+    minuteCounter:
+      line?.counter(MINUTE_SECONDS) ??
+      // The library decides only what a minute is: each grant has a limit of its own.
+      new RateLimiterMemory({ points: Number.MAX_SAFE_INTEGER, duration: MINUTE_SECONDS }),
     actions,
     watch,
     uplink,
     httpSessions,
     transport,
+    nodes,
+    statuses,
+    tell,
+    line,
     commandInserts,
     metrics,
     ...hooks,
@@ -241,12 +316,15 @@ export function createControl(deps: ControlDeps): Control {
       await checkTimeZone(db, settings.DAY_TIME_ZONE)
       await actions.load()
       await commandInserts.start()
+      await nodes.join()
       await sessions.endLost()
-      await retainAll(db, transport)
+      await openLine()
+      await shown.retainAll()
       await sweeper.sweep()
     },
     start() {
       stopMeasuring = measureProcess(metrics)
+      nodes.start()
       sweeper.start()
       alerts.start()
       retention.start()
@@ -271,23 +349,8 @@ export function createControl(deps: ControlDeps): Control {
       await tokenUse.stop()
       await sessionUse.stop()
       await securityLog.stop()
+      await line?.close()
+      await nodes.stop()
     },
-  }
-}
-
-const PAGE = 1000
-
-async function retainAll(db: Db, transport: Transport): Promise<void> {
-  for (let after = ''; ; ) {
-    const clients = await listRetained(db, after, PAGE)
-    for (const client of clients) {
-      await transport.retainPresence(
-        client.id,
-        client.online ? { state: 'online' } : { state: 'offline', since: client.presenceSince },
-      )
-      await transport.retainConfig(client.id, client.config)
-    }
-    if (clients.length < PAGE) return
-    after = (clients.at(-1) as { id: string }).id
   }
 }

@@ -16,6 +16,8 @@ export interface RetentionDeps {
   db: Db
   log: Logger
   metrics: Metrics
+  /** Whether this node does what has to be done once. */
+  leads(): boolean
   /** 0: everything but the audit is kept. */
   days: number
   /** 0: the audit is kept. */
@@ -105,6 +107,7 @@ export function createRetention(deps: RetentionDeps): Clock {
   ]
 
   async function pass(rest: (ms: number) => void): Promise<void> {
+    if (!deps.leads()) return
     const start = performance.now()
     const before = removedSoFar()
     for (const part of parts) await part.step()

@@ -1,5 +1,6 @@
 import type { ClientConfig } from '../schemas/clients.ts'
 import type { Target } from '../schemas/commands.ts'
+import type { Json } from '../schemas/json.ts'
 import type { CancelMessage, CommandMessage, ErrorReply } from '../schemas/messages.ts'
 
 /** Which session of a client: an older one is never written to. */
@@ -30,10 +31,20 @@ export interface Transport {
    * the others cannot have it.
    */
   forwardShared(target: Target, sessions: SessionRef[], message: CommandMessage): Promise<Set<string>>
+  /** To the client's connection, on whichever node that is. */
   reply(clientId: string, reply: ErrorReply): Promise<void>
+  /** What another node has published: for those who listen here. */
+  publishCopy(topic: string, payload: string): Promise<void>
+  replyHere(clientId: string, reply: ErrorReply): Promise<void>
+  /** On another node somebody listens to everybody's traffic, or nobody any more. */
+  listensElsewhere(node: string, wanted: boolean): void
   /** Retained: what a technician or a client that subscribes later is told. */
-  retainPresence(clientId: string, presence: { state: 'online' } | { state: 'offline'; since: string }): Promise<void>
+  retainStatus(clientId: string, status: Record<string, Json>): Promise<void>
   retainConfig(clientId: string, config: ClientConfig): Promise<void>
+  /** What is retained of a client now. */
+  retained(clientId: string): { status: unknown; config: unknown }
+  /** Of whom anything is retained. */
+  retainedClients(): Set<string>
   /** Nothing is retained of a client any more. */
   forget(clientId: string): Promise<void>
   /**

@@ -137,16 +137,21 @@ export async function deleteClient(db: Audited, id: string): Promise<boolean> {
   return found.rows.length > 0
 }
 
-/** An HTTP client stopped or began to ping: its session lives on, but is shown otherwise. Answers since when, undefined if nothing changed. */
+/**
+ * An HTTP client stopped or began to ping: its session lives on, but is shown otherwise. It is silent only if no node has heard
+ * it for so many seconds. Answers since when, undefined if nothing changed.
+ */
 export async function markSilent(
   db: Db,
   session: { clientId: string; epoch: number },
   silent: boolean,
+  afterSeconds: number,
 ): Promise<string | undefined> {
   const found = await sql<{ presence_since: Date }>`
     with changed as (
       update clients set silent = ${silent}, presence_since = clock_timestamp(), last_seen_at = case when ${silent} then last_seen_at else clock_timestamp() end
       where id = ${session.clientId} and session_epoch = ${session.epoch} and silent <> ${silent}
+        and (not ${silent}::boolean or last_seen_at <= clock_timestamp() - make_interval(secs => ${afterSeconds}))
       returning id, presence_since
     ),
     logged as (
@@ -206,7 +211,10 @@ export async function closeSessions(
   return new Map(found.rows.map((row) => [row.id, row.presence_since.toISOString()]))
 }
 
-/** Sessions in the table as this node's, except those that live: of its life before a kill, or of a login that got no answer. */
+/**
+ * Sessions in the table that no connection has: this node's, except those that live (of a login that got no answer), and those
+ * of nodes that live no more.
+ */
 export async function findLostSessions(
   db: Db,
   node: string,
@@ -214,53 +222,83 @@ export async function findLostSessions(
 ): Promise<{ clientId: string; epoch: number }[]> {
   const found = await sql<{ id: string; session_epoch: number }>`
     select k.id, k.session_epoch from clients k
-    where k.session_node = ${node} and k.session_epoch is not null
-      and not exists (select 1 from unnest(${living}::bigint[]) as l(epoch) where l.epoch = k.session_epoch)`.execute(
+    where k.session_epoch is not null and case when k.session_node = ${node}
+      then not exists (select 1 from unnest(${living}::bigint[]) as l(epoch) where l.epoch = k.session_epoch)
+      else not exists (select 1 from nodes n where n.id = k.session_node and n.expires_at > clock_timestamp()) end`.execute(
     db,
   )
   return found.rows.map((row) => ({ clientId: row.id, epoch: row.session_epoch }))
 }
 
-/** Keeps the last status each client published; of several of one client the last counts. */
+/**
+ * Keeps the last status each client published; of several of one client the last counts. `epoch`: the session that published it,
+ * null for the one that is the client's current one, wherever that is.
+ */
 export async function storeReported(
   db: Db,
-  statuses: { clientId: string; reported: Record<string, unknown> }[],
+  statuses: { clientId: string; epoch: number | null; reported: Record<string, unknown> }[],
 ): Promise<void> {
-  const latest = new Map(statuses.map((status) => [status.clientId, status.reported]))
+  const latest = new Map(statuses.map((status) => [status.clientId, status]))
+  const input = [...latest].map(([id, { epoch, reported }]) => ({ id, epoch, reported }))
   await sql`
-    with input as (select * from ${rows([...latest].map(([id, reported]) => ({ id, reported })))} as i(id text, reported jsonb)),
+    with input as (select * from ${rows(input)} as i(id text, epoch bigint, reported jsonb)),
     locked as (
       select id from clients where id = any(array(select id from input)) order by id for no key update
     )
-    update clients k set reported = i.reported, last_seen_at = clock_timestamp()
+    update clients k set reported = i.reported, reported_epoch = coalesce(i.epoch, k.session_epoch), last_seen_at = clock_timestamp()
     from input i where k.id = any(array(select id from locked)) and k.id = i.id`.execute(db)
 }
 
-export interface RetainedClient {
+/** What everybody is told of a client: what is retained of it, and whether it may be connected. */
+export interface ShownClient {
   id: string
-  online: boolean
-  presenceSince: string
+  disabled: boolean
+  /** As its status topic says it: what its live session published itself, or else whether there is one. */
+  status: Record<string, Json>
   config: ClientConfig
 }
 
-/** What the retained topics of each client say, in pages by id. */
-export async function listRetained(db: Db, after: string, limit: number): Promise<RetainedClient[]> {
-  const found = await sql<{
-    id: string
-    online: boolean
-    presence_since: Date
-    max_in_flight: number
-    zones: string[]
-  }>`
-    select k.id, k.session_epoch is not null and not k.silent as online, k.presence_since, k.max_in_flight,
-      array(select z.zone from zone_members z where z.client_id = k.id order by z.zone) as zones
-    from clients k where k.deleted_at is null and k.id > ${after} order by k.id limit ${limit}`.execute(db)
-  return found.rows.map((row) => ({
+interface ShownRow {
+  id: string
+  disabled: boolean
+  online: boolean
+  presence_since: Date
+  own_status: Record<string, Json> | null
+  max_in_flight: number
+  zones: string[]
+}
+
+const SHOWN = sql`
+  k.id, k.disabled, k.session_epoch is not null and not k.silent as online, k.presence_since, k.max_in_flight,
+  case when k.reported_epoch = k.session_epoch then k.reported end as own_status,
+  array(select z.zone from zone_members z where z.client_id = k.id order by z.zone) as zones`
+
+/** All clients in pages by id. */
+export async function listShown(db: Db, after: string, limit: number): Promise<ShownClient[]> {
+  const found = await sql<ShownRow>`
+    select ${SHOWN} from clients k where k.deleted_at is null and k.id > ${after} order by k.id limit ${limit}`.execute(
+    db,
+  )
+  return found.rows.map(toShown)
+}
+
+/** Of these clients, those that were not deleted. */
+export async function findShown(db: Db, ids: string[]): Promise<ShownClient[]> {
+  const found = await sql<ShownRow>`
+    select ${SHOWN} from clients k where k.deleted_at is null and k.id = any(${ids}::text[])`.execute(db)
+  return found.rows.map(toShown)
+}
+
+function toShown(row: ShownRow): ShownClient {
+  const presence: Record<string, Json> = row.online
+    ? { state: 'online' }
+    : { state: 'offline', since: row.presence_since.toISOString() }
+  return {
     id: row.id,
-    online: row.online,
-    presenceSince: row.presence_since.toISOString(),
+    disabled: row.disabled,
+    status: (row.online && row.own_status) || presence,
     config: { zones: row.zones, maxInFlight: row.max_in_flight },
-  }))
+  }
 }
 
 export interface QueuedWork {

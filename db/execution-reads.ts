@@ -50,6 +50,8 @@ export interface UnsettledFacts {
   priority: number
   disabled: boolean
   online: boolean
+  /** The node that has its session. */
+  node: { id: string; name: string } | null
   presenceSince: string
   notBefore: string | null
   deadline: string | null
@@ -71,6 +73,8 @@ export async function loadUnsettledFacts(db: Db, commandId: string, limit: numbe
     priority: number
     disabled: boolean
     online: boolean
+    node_id: string | null
+    node_name: string | null
     presence_since: Date
     not_before: Date | null
     deadline: Date | null
@@ -82,12 +86,13 @@ export async function loadUnsettledFacts(db: Db, commandId: string, limit: numbe
     error: { code: string; message: string } | null
     queued_at: Date | null
   }>`
-    select e.client_id, e.status, e.attempt, e.priority, k.disabled, k.session_epoch is not null as online, k.presence_since,
+    select e.client_id, e.status, e.attempt, e.priority, k.disabled, k.session_epoch is not null as online, n.id as node_id, n.name as node_name, k.presence_since,
       e.not_before, e.deadline, e.cancel_requested_at, c.max_retries, k.max_in_flight, e.error, e.queued_at,
       (select count(*)::integer from ${openOf(sql`e.client_id`)} o) as in_flight,
       (select count(*)::integer from ${pendingOf(sql`e.client_id`)} o where o.not_before is null
         and (o.priority > e.priority or (o.priority = e.priority and o.command_id < e.command_id))) as ahead
     from executions e join commands c on c.id = e.command_id join clients k on k.id = e.client_id
+    left join nodes n on n.id = k.session_node
     where e.command_id = ${commandId} and e.status in ('pending', 'queued', 'delivered', 'running', 'outcome_unknown')
     order by e.client_id limit ${limit}`.execute(db)
   return found.rows.map((row) => ({
@@ -97,6 +102,7 @@ export async function loadUnsettledFacts(db: Db, commandId: string, limit: numbe
     priority: row.priority,
     disabled: row.disabled,
     online: row.online,
+    node: row.node_id === null ? null : { id: row.node_id, name: row.node_name ?? row.node_id },
     presenceSince: row.presence_since.toISOString(),
     notBefore: row.not_before?.toISOString() ?? null,
     deadline: row.deadline?.toISOString() ?? null,

@@ -8,6 +8,7 @@ import { up as governance } from './migrations/0005-governance.ts'
 import { up as enrolments } from './migrations/0006-enrolments.ts'
 import { up as consoleSessions } from './migrations/0007-console-sessions.ts'
 import { up as severeSecurityEvents } from './migrations/0008-severe-security-events.ts'
+import { up as nodes } from './migrations/0009-nodes.ts'
 import { up as openWork } from './migrations/0010-open-work.ts'
 
 /** Frozen once released: a change is a new number. */
@@ -19,6 +20,7 @@ const MIGRATIONS: Record<string, Migration> = {
   '0006-enrolments': { up: enrolments },
   '0007-console-sessions': { up: consoleSessions },
   '0008-severe-security-events': { up: severeSecurityEvents },
+  '0009-nodes': { up: nodes },
   '0010-open-work': { up: openWork },
 }
 

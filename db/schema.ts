@@ -23,8 +23,17 @@ export interface Database {
     last_seen_at: NullableTime
     reported: JsonColumn<Record<string, unknown> | null>
     enrolment_id: string | null
+    reported_epoch: number | null
     created_at: Time
     deleted_at: NullableTime
+  }
+  nodes: {
+    id: string
+    name: string
+    process_space: string | null
+    process_id: number
+    started_at: Time
+    expires_at: Time
   }
   zone_members: { zone: string; client_id: string }
   actions: {

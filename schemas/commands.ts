@@ -175,6 +175,7 @@ const EXPLANATIONS = [
   'waiting_for_reconnect',
   'waiting_for_start',
   'waiting_for_outcome',
+  'held_by_node',
   'cancel_requested',
   'outcome_unknown',
 ] as const

@@ -30,6 +30,15 @@ function isTimeZone(name: string): boolean {
 /** Every setting: its variable, default and meaning. Read once, validated, every fault reported together. */
 export const Settings = z.object({
   DATABASE_URL: text.optional().describe('PostgreSQL 15 or newer; absent: embedded PostgreSQL in DATA_DIR/postgres'),
+  REDIS_URL: text
+    .optional()
+    .describe(
+      'Redis 7 or newer; with it, servers with the same database tell each other at once what they do. Absent: they notice within SWEEP_INTERVAL_SECONDS',
+    ),
+  REDIS_TIMEOUT_SECONDS: seconds(1).describe('no answer for this long from Redis counts as down'),
+  NODE_LEASE_SECONDS: seconds(15).describe(
+    'a server that PostgreSQL has not heard of for this long is gone: another one ends its sessions',
+  ),
   DATA_DIR: text.default('.data').describe('embedded database'),
   HTTP_HOST: text.default('127.0.0.1').describe('address of the HTTP listener'),
   HTTP_PORT: port(3000).describe('port of the HTTP listener; 0 takes any free one'),

@@ -4,6 +4,7 @@ import type { Db } from '../../db/connect.ts'
 import { deleteSession, insertSession } from '../../db/console-sessions.ts'
 import { AppError } from '../../schemas/errors.ts'
 import type { Settings } from '../../schemas/settings.ts'
+import type { Tell } from '../cluster/hints.ts'
 import { type Actor, changedBy, type Origin } from './actor.ts'
 import type { Authenticator } from './authenticate.ts'
 import { type LoginThrottle, refusedLogin } from './login-throttle.ts'
@@ -18,6 +19,8 @@ interface LoginDeps {
 interface SessionDeps extends LoginDeps {
   db: Db
   logins: Logins
+  /** Tells the other nodes, if there are any. */
+  tell: Tell
   settings: Pick<Settings, 'SESSION_MAX_SECONDS' | 'SESSION_MAX_OPEN'>
 }
 
@@ -31,7 +34,7 @@ export async function openSession(
   token: string,
   replaces: string | undefined,
 ): Promise<{ secret: string; principal: Actor['principal'] }> {
-  const { authenticator, loginThrottle, settings } = deps
+  const { authenticator, loginThrottle, settings, tell } = deps
   const owner = await authenticator.principal(token, from.address)
   if (!owner) {
     throw await refusedLogin(loginThrottle, from.address, 'The API token is not valid.')
@@ -48,6 +51,7 @@ export async function openSession(
   })
   // Of too many sessions the oldest has ended.
   authenticator.forgetSessions()
+  tell('access', {})
   const principal = await authenticator.session(secret, from.address)
   if (!principal) throw new AppError('UNAUTHORIZED', 'The API token has just ended.')
   return { secret, principal }
@@ -55,7 +59,7 @@ export async function openSession(
 
 /** It stops working at once, and what was opened with it ends. Who came with a token has none, and nothing changes. */
 export async function endSession(
-  { db, authenticator, logins }: Pick<SessionDeps, 'db' | 'authenticator' | 'logins'>,
+  { db, authenticator, logins, tell }: Pick<SessionDeps, 'db' | 'authenticator' | 'logins' | 'tell'>,
   actor: Actor,
 ): Promise<void> {
   const { sessionId: id, name, tokenId: token } = actor.principal
@@ -65,5 +69,6 @@ export async function endSession(
     return { before: { principal: name, token }, after: null, result: undefined }
   })
   authenticator.forgetSessions()
+  tell('access', {})
   logins.sessionEnded(id, 'its session was ended')
 }

@@ -12,6 +12,8 @@ export interface Logins {
   tokenEnded(tokenId: string, why: string): void
   sessionEnded(sessionId: string, why: string): void
   principalEnded(principalId: string, why: string): void
+  /** Looks now for what ended elsewhere. */
+  recheck(): void
   start(): void
   stop(): Promise<void>
 }
@@ -39,6 +41,8 @@ export function createLogins(deps: LoginsDeps): Logins {
   let timer: NodeJS.Timeout | undefined
   let checkedAt = performance.now()
   let checking: Promise<void> = Promise.resolve()
+  let busy = false
+  let again = false
 
   function endAll(ended: (principal: AuthenticatedPrincipal) => boolean, why: string): void {
     for (const login of logins) {
@@ -51,11 +55,23 @@ export function createLogins(deps: LoginsDeps): Logins {
   function look(): void {
     const now = performance.now()
     endAll(({ endsAt }) => endsAt <= now, 'its token or session has expired')
-    if (now - checkedAt < deps.recheckSeconds * 1000) return
-    checkedAt = now
-    checking = recheck().catch((error: Error) =>
-      deps.log.warn({ reason: error.message }, 'credentials could not be looked at again'),
-    )
+    if (again || now - checkedAt >= deps.recheckSeconds * 1000) check()
+  }
+
+  /** One at a time: what is asked for meanwhile waits for the next look. */
+  function check(): void {
+    if (busy) {
+      again = true
+      return
+    }
+    again = false
+    busy = true
+    checkedAt = performance.now()
+    checking = recheck()
+      .catch((error: Error) => deps.log.warn({ reason: error.message }, 'credentials could not be looked at again'))
+      .finally(() => {
+        busy = false
+      })
   }
 
   /** Another node may have revoked a token or rotated a key, and a key's grace ends by itself. */
@@ -85,6 +101,7 @@ export function createLogins(deps: LoginsDeps): Logins {
     tokenEnded: (tokenId, why) => endAll((principal) => principal.tokenId === tokenId, why),
     sessionEnded: (sessionId, why) => endAll((principal) => principal.sessionId === sessionId, why),
     principalEnded: (principalId, why) => endAll(({ id }) => id === principalId, why),
+    recheck: check,
     start() {
       timer = setInterval(look, LOOK_EVERY_MS)
       timer.unref()

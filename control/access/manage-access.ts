@@ -7,6 +7,7 @@ import { findToken, insertToken, listTokens, revokeToken } from '../../db/tokens
 import { AppError } from '../../schemas/errors.ts'
 import type { Page, Paging } from '../../schemas/paging.ts'
 import type { CreatePrincipal, CreateToken, Grant, ListedPrincipal, Token } from '../../schemas/principals.ts'
+import type { Tell } from '../cluster/hints.ts'
 import { type Actor, changedBy } from './actor.ts'
 import type { Authenticator } from './authenticate.ts'
 import type { Logins } from './logins.ts'
@@ -17,6 +18,8 @@ interface AccessDeps {
   db: Db
   authenticator: Authenticator
   logins: Logins
+  /** Tells the other nodes, if there are any. */
+  tell: Tell
 }
 
 export const readPrincipals = (db: Db, paging: Paging): Promise<Page<ListedPrincipal>> => listPrincipals(db, paging)
@@ -42,7 +45,7 @@ export async function createPrincipal(
 
 /** Its tokens stop working at once, and what was opened with them ends. Throws NOT_FOUND. */
 export async function removePrincipal(
-  { db, authenticator, logins }: AccessDeps,
+  { db, authenticator, logins, tell }: AccessDeps,
   actor: Actor,
   id: string,
 ): Promise<void> {
@@ -53,6 +56,7 @@ export async function removePrincipal(
     return { before: { name, role, id }, after: null, result: undefined }
   })
   authenticator.forgetPrincipals()
+  tell('access', {})
   logins.principalEnded(id, 'its principal was deleted')
 }
 
@@ -73,7 +77,11 @@ export async function createToken(
 }
 
 /** It stops working at once, and what was opened with it ends. Throws NOT_FOUND. */
-export async function removeToken({ db, authenticator, logins }: AccessDeps, actor: Actor, id: string): Promise<void> {
+export async function removeToken(
+  { db, authenticator, logins, tell }: AccessDeps,
+  actor: Actor,
+  id: string,
+): Promise<void> {
   await audited(db, changedBy(actor), { kind: 'token.revoked', subject: `token:${id}` }, async (trx) => {
     const token = await findToken(trx, id)
     if (!token) throw new AppError('NOT_FOUND', `There is no token ${id}.`)
@@ -82,6 +90,7 @@ export async function removeToken({ db, authenticator, logins }: AccessDeps, act
     return { before: { principal, name, expiresAt }, after: null, result: undefined }
   })
   authenticator.forgetPrincipals()
+  tell('access', {})
   logins.tokenEnded(id, 'its token was revoked')
 }
 
@@ -94,7 +103,7 @@ export async function readGrants(db: Db, principalId: string): Promise<Grant[]> 
 
 /** All grants at once, in force with the next request. Throws NOT_FOUND, CONFLICT if they would mean nothing for its role. */
 export async function putGrants(
-  { db, authenticator }: AccessDeps,
+  { db, authenticator, tell }: AccessDeps,
   actor: Actor,
   principalId: string,
   grants: Grant[],
@@ -110,6 +119,7 @@ export async function putGrants(
     return { before: { grants: before }, after: { grants }, result: grants }
   })
   authenticator.forgetPrincipals()
+  tell('access', {})
   return stored
 }
 

@@ -1,6 +1,6 @@
-import type { RateLimiterAbstract } from 'rate-limiter-flexible'
 import type { LimitState } from '../../schemas/errors.ts'
 import { type Grant, scopeName } from '../../schemas/principals.ts'
+import type { SharedCounter } from '../cluster/line.ts'
 
 export const MINUTE_SECONDS = 60
 
@@ -19,7 +19,7 @@ export interface MinuteShare {
  * differs from grant to grant and is decided here.
  */
 export async function takeMinuteShare(
-  counter: RateLimiterAbstract,
+  counter: SharedCounter,
   principalId: string,
   grants: Grant[],
 ): Promise<MinuteShare> {

@@ -8,6 +8,7 @@ import type { Json } from '../../schemas/json.ts'
 import type { Page, Paging } from '../../schemas/paging.ts'
 import { type Actor, changedBy } from '../access/actor.ts'
 import { createCache } from '../access/cache.ts'
+import type { Tell } from '../cluster/hints.ts'
 
 /** Registered actions: how a command's payload is checked and what it gets by default. */
 export interface Actions {
@@ -15,6 +16,8 @@ export interface Actions {
   find(name: string): Promise<Action | undefined>
   /** As far as this node knows without asking. */
   isRegistered(name: string): boolean
+  /** Another node has changed it. */
+  forget(name: string): void
   /** Learns the names of all registered actions. */
   load(): Promise<void>
   /** Throws NOT_FOUND. */
@@ -27,7 +30,7 @@ export interface Actions {
   remove(actor: Actor, name: string): Promise<void>
 }
 
-export function createActions(deps: { db: Db; cacheSeconds: number }): Actions {
+export function createActions(deps: { db: Db; cacheSeconds: number; tell: Tell }): Actions {
   const registered = new Set<string>()
   const cache = createCache(deps.cacheSeconds, async (name) => {
     const action = await findAction(deps.db, name)
@@ -40,6 +43,7 @@ export function createActions(deps: { db: Db; cacheSeconds: number }): Actions {
   return {
     find: (name) => cache.get(name),
     isRegistered: (name) => registered.has(name),
+    forget: cache.forget,
     async load() {
       for (const name of await listActionNames(deps.db)) registered.add(name)
     },
@@ -73,6 +77,7 @@ export function createActions(deps: { db: Db; cacheSeconds: number }): Actions {
         return { before: before ? governed(before) : null, after: governed(after), result: after }
       })
       cache.forget(name)
+      deps.tell('action', { name })
       registered.add(name)
       return stored
     },
@@ -84,6 +89,7 @@ export function createActions(deps: { db: Db; cacheSeconds: number }): Actions {
         return { before: governed(before), after: null, result: undefined }
       })
       cache.forget(name)
+      deps.tell('action', { name })
       registered.delete(name)
     },
   }

@@ -33,6 +33,8 @@ export interface AlertFollowerDeps {
   db: Db
   log: Logger
   sessions: Sessions
+  /** Whether this node does what has to be done once. */
+  leads(): boolean
   refusals: Refusals
   intervalSeconds: number
   clientLostSeconds: number
@@ -64,6 +66,8 @@ export function createAlertFollower(deps: AlertFollowerDeps): Clock {
   async function pass(): Promise<void> {
     const rarely = passes++ % RARELY === 0
     const refusals = deps.refusals.take()
+    // What only this node knows: who was refused here, and, now and then, whose subscription was granted since.
+    if (!deps.leads() && refusals.length === 0 && !rarely) return
     let more: boolean
     try {
       more = await look(refusals, () => lookAtState(rarely))

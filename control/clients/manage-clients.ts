@@ -9,6 +9,8 @@ import type { Settings } from '../../schemas/settings.ts'
 import { type Actor, changedBy } from '../access/actor.ts'
 import type { Authenticator } from '../access/authenticate.ts'
 import { hashSecret, newSecret } from '../access/secrets.ts'
+import type { Tell } from '../cluster/hints.ts'
+import type { Statuses } from '../cluster/statuses.ts'
 import type { Dispatch } from '../executions/dispatch.ts'
 import type { Ledger } from '../executions/ledger.ts'
 import type { Sessions } from '../sessions/sessions.ts'
@@ -23,6 +25,9 @@ export interface ClientDeps {
   sessions: Sessions
   dispatch: Dispatch
   ledger: Ledger
+  statuses: Statuses
+  /** Tells the other nodes, if there are any. */
+  tell: Tell
 }
 
 /** Registers a client. The key is answered once and kept only as a hash. Throws CONFLICT if the id is taken. */
@@ -64,8 +69,10 @@ export async function registerClient(
     return { before: null, after: { ...governed(inserted), ...source }, result: inserted }
   })
   deps.authenticator.forgetClient(client.id)
-  await deps.transport.retainPresence(client.id, { state: 'offline', since: client.presenceSince })
+  deps.statuses.touch(client.id)
+  await deps.transport.retainStatus(client.id, { state: 'offline', since: client.presenceSince })
   await deps.transport.retainConfig(client.id, { zones: client.zones, maxInFlight: client.maxInFlight })
+  deps.tell('client', { clientId: client.id })
   return client
 }
 
@@ -80,6 +87,8 @@ export async function changeClient(deps: ClientDeps, actor: Actor, id: string, c
 export async function tellConfig(deps: ClientDeps, client: Client): Promise<void> {
   const config = { zones: client.zones, maxInFlight: client.maxInFlight }
   deps.authenticator.forgetClient(client.id)
+  deps.statuses.touch(client.id)
+  deps.tell('client', { clientId: client.id })
   const session = deps.sessions.get(client.id)
   if (session) session.config = config
   await deps.transport.retainConfig(client.id, config)
@@ -99,6 +108,7 @@ export async function rotateKey(
   const clientKey = newSecret('sbk')
   await update(deps, actor, id, 'client.key_rotated', { keyHash: hashSecret(clientKey), graceSeconds })
   if (graceSeconds === 0) disconnect(deps, id, 'its key was rotated')
+  deps.tell('client', { clientId: id })
   return clientKey
 }
 
@@ -106,6 +116,7 @@ export async function rotateKey(
 export async function setDisabled(deps: ClientDeps, actor: Actor, id: string, disabled: boolean): Promise<Client> {
   const client = await update(deps, actor, id, disabled ? 'client.disabled' : 'client.enabled', { disabled })
   if (disabled) disconnect(deps, id, 'it was disabled')
+  deps.tell('client', { clientId: id })
   return client
 }
 
@@ -118,6 +129,8 @@ export async function removeClient(deps: ClientDeps, actor: Actor, id: string): 
   })
   deps.authenticator.forgetClient(id)
   disconnect(deps, id, 'it was deleted')
+  deps.statuses.touch(id)
+  deps.tell('client', { clientId: id })
   await abandonOfDeleted(deps, id)
   await deps.transport.forget(id)
 }
@@ -136,8 +149,8 @@ export async function abandonOfDeleted(
   }
 }
 
-/** Every connection that a client has: its session, over whichever transport, and its report connections. */
-function disconnect(deps: ClientDeps, id: string, why: string): void {
+/** Every connection that a client has here: its session, over whichever transport, and its report connections. */
+export function disconnect(deps: Pick<ClientDeps, 'sessions' | 'transport'>, id: string, why: string): void {
   const session = deps.sessions.get(id)
   if (session) void session.outlet.close(session, why)
   deps.transport.disconnect(id, why)

@@ -8,18 +8,22 @@ import { readCommand } from './read-commands.ts'
 export interface Watch {
   /** Calls back at each settling, and when one may have been missed, until the returned function is called. */
   settled(commandId: string, callback: () => void): () => void
+  /** It may have settled on another node; without an id, any may have. */
+  look(commandId?: string): void
 }
 
 export function createWatch(ledger: Ledger): Watch {
   const waiting = new Map<string, Set<() => void>>()
+  const look = (commandId?: string): void => {
+    const waiters = commandId === undefined ? [...waiting.values()] : [waiting.get(commandId) ?? []]
+    for (const callbacks of waiters) for (const callback of callbacks) callback()
+  }
   ledger.onChange(({ commandId }, before, after) => {
-    if (isSettled(after.status) && !isSettled(before.status))
-      for (const callback of waiting.get(commandId) ?? []) callback()
+    if (isSettled(after.status) && !isSettled(before.status)) look(commandId)
   })
-  ledger.onReturn(() => {
-    for (const callbacks of waiting.values()) for (const callback of callbacks) callback()
-  })
+  ledger.onReturn(() => look())
   return {
+    look,
     settled(commandId, callback) {
       const callbacks = waiting.get(commandId) ?? new Set()
       waiting.set(commandId, callbacks.add(callback))

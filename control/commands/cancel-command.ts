@@ -5,7 +5,6 @@ import { isSettled } from '../../schemas/executions.ts'
 import type { Actor } from '../access/actor.ts'
 import type { Dispatch } from '../executions/dispatch.ts'
 import type { Applied, Ledger } from '../executions/ledger.ts'
-import type { Sessions } from '../sessions/sessions.ts'
 import { requireGrants } from './allowance.ts'
 import { readCommand } from './read-commands.ts'
 
@@ -14,7 +13,7 @@ import { readCommand } from './read-commands.ts'
  * ACTION_NOT_ALLOWED.
  */
 export async function cancelCommand(
-  deps: { db: Db; ledger: Ledger; dispatch: Dispatch; sessions: Sessions },
+  deps: { db: Db; ledger: Ledger; dispatch: Dispatch },
   actor: Actor,
   id: string,
   { reason, clientIds }: CancelCommand,
@@ -25,8 +24,7 @@ export async function cancelCommand(
     keys.map(async (key) => {
       const input = { type: 'cancel', reason: reason ?? null, by: actor.principal.name } as const
       const change = await deps.ledger.apply(key, input, 'reject')
-      if (change?.effect === 'send-cancel')
-        await deps.dispatch.sendCancel(deps.sessions.get(key.clientId), id, change.after)
+      if (change?.effect === 'send-cancel') await deps.dispatch.sendCancel(key, change.after)
       return change
     }),
   )

@@ -1,5 +1,4 @@
 import { createHash } from 'node:crypto'
-import type { RateLimiterAbstract } from 'rate-limiter-flexible'
 import type { Db } from '../../db/connect.ts'
 import {
   findIdempotencyKey,
@@ -17,6 +16,7 @@ import type { Authenticator } from '../access/authenticate.ts'
 import type { SecurityLog } from '../access/security-log.ts'
 import type { Actions } from '../actions/actions.ts'
 import { type Batcher, createBatcher } from '../batcher.ts'
+import type { SharedCounter } from '../cluster/line.ts'
 import type { Dispatch } from '../executions/dispatch.ts'
 import type { Metrics } from '../metrics/metrics.ts'
 import type { Sessions } from '../sessions/sessions.ts'
@@ -37,7 +37,7 @@ export interface CreateCommandDeps {
   authenticator: Authenticator
   securityLog: SecurityLog
   /** Counts commands per minute. */
-  minuteCounter: RateLimiterAbstract
+  minuteCounter: SharedCounter
   /** Named point of the way, for the tests that end the process there. */
   passed?(point: 'create-committed'): void
 }
@@ -119,7 +119,7 @@ export async function createCommand(
     deps.metrics.commandCreated(body.action, target.kind)
     deps.passed?.('create-committed')
     if (group) void group.send(clientIds)
-    else for (const clientId of clientIds) deps.dispatch.wake(deps.sessions.get(clientId))
+    else for (const clientId of clientIds) deps.dispatch.wakeClient(clientId)
     return { command, replayed: false, limits }
   } catch (error) {
     void group?.send([])

@@ -1,17 +1,21 @@
 import type { Db } from '../../db/connect.ts'
 import { loadUnsettledFacts, type UnsettledFacts } from '../../db/execution-reads.ts'
 import type { Explanation } from '../../schemas/commands.ts'
+import type { Nodes } from '../cluster/nodes.ts'
 import type { Session, Sessions } from '../sessions/sessions.ts'
 import { readCommand } from './read-commands.ts'
 
 const LIMIT = 200
 
 /** Per execution that has not ended, why it has not moved, at most 200 of them. Throws NOT_FOUND. */
-export async function explainCommand(deps: { db: Db; sessions: Sessions }, id: string): Promise<Explanation[]> {
+export async function explainCommand(
+  deps: { db: Db; sessions: Sessions; nodes: Pick<Nodes, 'id'> },
+  id: string,
+): Promise<Explanation[]> {
   await readCommand(deps.db, id)
   const facts = await loadUnsettledFacts(deps.db, id, LIMIT)
   return facts.map((fact) => {
-    const [code, message] = explain(id, fact, deps.sessions.get(fact.clientId))
+    const [code, message] = explain(id, fact, deps.sessions.get(fact.clientId), deps.nodes.id)
     return { clientId: fact.clientId, status: fact.status, attempt: fact.attempt, code, message }
   })
 }
@@ -19,7 +23,12 @@ export async function explainCommand(deps: { db: Db; sessions: Sessions }, id: s
 type Reason = [Explanation['code'], string]
 
 /** The first reason that holds, in the order in which the way of a command meets them. */
-function explain(id: string, fact: UnsettledFacts, session: Pick<Session, 'subscription'> | undefined): Reason {
+function explain(
+  id: string,
+  fact: UnsettledFacts,
+  session: Pick<Session, 'subscription'> | undefined,
+  here: string,
+): Reason {
   if (fact.status === 'outcome_unknown') {
     return [
       'outcome_unknown',
@@ -33,10 +42,15 @@ function explain(id: string, fact: UnsettledFacts, session: Pick<Session, 'subsc
       : `the client is offline since ${fact.presenceSince} and will be asked first`
     return ['cancel_requested', `A cancel was requested at ${fact.cancelRequestedAt}; ${asked}.`]
   }
-  return fact.status === 'pending' ? explainPending(fact, session) : explainHandedOver(fact)
+  return fact.status === 'pending' ? explainPending(fact, session, here) : explainHandedOver(fact)
 }
 
-function explainPending(fact: UnsettledFacts, session: Pick<Session, 'subscription'> | undefined): Reason {
+function explainPending(
+  fact: UnsettledFacts,
+  session: Pick<Session, 'subscription'> | undefined,
+  here: string,
+): Reason {
+  const elsewhere = !session && fact.node && fact.node.id !== here ? fact.node : undefined
   if (fact.disabled) return ['client_disabled', 'The client is disabled.']
   if (fact.notBefore !== null) {
     return fact.attempt > 1
@@ -50,7 +64,7 @@ function explainPending(fact: UnsettledFacts, session: Pick<Session, 'subscripti
       'The client asked for its commands topic at QoS 0, which was refused: it must subscribe at QoS 1.',
     ]
   }
-  if (session?.subscription !== 'granted') {
+  if (!elsewhere && session?.subscription !== 'granted') {
     return [
       'not_subscribed',
       `The client is connected since ${fact.presenceSince}, but has not subscribed to its commands topic.`,
@@ -60,6 +74,12 @@ function explainPending(fact: UnsettledFacts, session: Pick<Session, 'subscripti
     return ['window_full', `The client already has ${fact.inFlight} of at most ${fact.maxInFlight} commands in flight.`]
   }
   if (fact.ahead > 0) return ['queue_ahead', `${fact.ahead} commands of this client are more urgent or older.`]
+  if (elsewhere) {
+    return [
+      'held_by_node',
+      `The client is connected to the server ${elsewhere.name}, which has not sent it: only there can be told why.`,
+    ]
+  }
   return ['about_to_be_sent', 'Nothing is in its way: it is about to be sent.']
 }
 

@@ -1,15 +1,15 @@
-import type { RateLimiterAbstract } from 'rate-limiter-flexible'
 import type { DayQuotas } from '../../db/new-commands.ts'
 import { type Target, targetName } from '../../schemas/commands.ts'
 import { LimitError, type LimitState } from '../../schemas/errors.ts'
 import type { Actor } from '../access/actor.ts'
 import { type MinuteShare, takeMinuteShare } from '../access/minute-limits.ts'
 import type { SecurityLog } from '../access/security-log.ts'
+import type { SharedCounter } from '../cluster/line.ts'
 import type { Allowance } from './allowance.ts'
 
 interface LimitDeps {
   securityLog: SecurityLog
-  minuteCounter: RateLimiterAbstract
+  minuteCounter: SharedCounter
 }
 
 const DAY_SECONDS = 86_400

@@ -1,4 +1,3 @@
-import type { RateLimiterAbstract } from 'rate-limiter-flexible'
 import type { Db } from '../../db/connect.ts'
 import {
   type DayQuotas,
@@ -13,6 +12,7 @@ import { AppError, type ErrorCode } from '../../schemas/errors.ts'
 import type { Settings } from '../../schemas/settings.ts'
 import type { Actor } from '../access/actor.ts'
 import type { SecurityLog } from '../access/security-log.ts'
+import type { SharedCounter } from '../cluster/line.ts'
 import { notAllowed } from './allowance.ts'
 import { dayLimit, queueLimit } from './limits.ts'
 
@@ -20,7 +20,7 @@ interface RefusalDeps {
   db: Db
   settings: Settings
   securityLog: SecurityLog
-  minuteCounter: RateLimiterAbstract
+  minuteCounter: SharedCounter
 }
 
 type RefusalText = (target: Target) => string

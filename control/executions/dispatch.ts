@@ -3,6 +3,7 @@ import type { Db } from '../../db/connect.ts'
 import { type ExecutionKey, type ExecutionState, loadMessages, MAX_URGENT } from '../../db/executions.ts'
 import type { Target } from '../../schemas/commands.ts'
 import type { CancelMessage, CommandMessage } from '../../schemas/messages.ts'
+import type { Tell } from '../cluster/hints.ts'
 import type { Session } from '../sessions/sessions.ts'
 import type { Transport } from '../transport.ts'
 import { carries, type Group, listens } from './group.ts'
@@ -14,19 +15,23 @@ import { lastHandedOver } from './states.ts'
 export interface Dispatch {
   /** There may be something to claim. Cheap, and safe to call at any time. */
   wake(session: Session | undefined): void
+  /** The same for the client's session, wherever it is. */
+  wakeClient(clientId: string): void
   /** The session can be written to, or its status came: settle, repeat or ask about what earlier sessions left open, then claim. */
   ready(session: Session): Promise<void>
   /** The client's PUBACK of an attempt; resolves after the commit. */
   acknowledged(session: Session, handover: { commandId: string; attempt: number }): Promise<void>
   /** Tells the client that the command is withdrawn, or asks about an unknown outcome, if that can be now; otherwise `ready` will. */
-  sendCancel(session: Session | undefined, commandId: string, state: ExecutionState): Promise<void>
+  sendCancel(key: ExecutionKey, state: ExecutionState): Promise<void>
   /** Resolves when nothing of the session is in hand any more: what could not be written is released. */
   idle(session: Session): Promise<void>
   /**
    * Announces a group command before it is stored: what the sessions of this node claim of it goes out in one publish on the
-   * shared topic. Whoever is not in that publish gets it on the own topic, as soon as it can be claimed.
+   * shared topic, and so on each other node. Whoever is not in that publish gets it on the own topic, as soon as it can be claimed.
    */
   openGroup(commandId: string, target: Target): OpenGroup
+  /** A group command that another node has stored: it has its one publish here, too. */
+  joinGroup(commandId: string, target: Target): Promise<void>
 }
 
 interface OpenGroup {
@@ -44,6 +49,9 @@ export interface DispatchDeps {
   transport: Transport
   /** The live sessions of this node. */
   session(clientId: string): Session | undefined
+  sessions(): Iterable<Session>
+  /** Tells the other nodes, if there are any. */
+  tell: Tell
   /** Named points of the way, for the tests that end the process there. */
   passed?(point: 'claim-committed' | 'forwarded'): void
 }
@@ -76,6 +84,12 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
     const state = { again: false, done: Promise.resolve() }
     busy.set(session, state)
     state.done = claimAll(session, state).finally(() => busy.delete(session))
+  }
+
+  function wakeClient(clientId: string): void {
+    const session = deps.session(clientId)
+    if (session) wake(session)
+    else deps.tell('work', { clientId })
   }
 
   async function claimAll(session: Session, state: { again: boolean }): Promise<void> {
@@ -143,10 +157,27 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
     session.inHand.delete(name)
     const released = applied !== undefined && applied.after !== applied.before
     const told = released ? applied.effect && applied.after : withdrawn
-    if (told) await sendCancel(session, key.commandId, told)
+    if (told) await writeCancel(session, key.commandId, told)
   }
 
   function openGroup(commandId: string, target: Target): OpenGroup {
+    const { send } = announce(commandId, target)
+    return {
+      send(clientIds) {
+        if (clientIds.length > 0) deps.tell('group', { commandId, target })
+        return send(clientIds)
+      },
+    }
+  }
+
+  /** Whom it is for, only the table says: the sessions that it can be for claim, and some get nothing. */
+  function joinGroup(commandId: string, target: Target): Promise<void> {
+    const isMeant = ({ config }: Session): boolean => target.kind !== 'zone' || config.zones.includes(target.zone)
+    const clientIds = [...deps.sessions()].filter(isMeant).map(({ clientId }) => clientId)
+    return announce(commandId, target).send(clientIds)
+  }
+
+  function announce(commandId: string, target: Target): OpenGroup {
     const { promise: done, resolve: markDone } = Promise.withResolvers<void>()
     const group: Group = { target, claims: new Map(), open: true, done }
     groups.set(commandId, group)
@@ -234,7 +265,7 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
     const toSend = open.filter((item) => item.effect === 'send-command')
     for (const item of toSend) take(session, item.commandId, item.after)
     try {
-      for (const item of open) if (item.effect === 'send-cancel') await sendCancel(session, item.commandId, item.after)
+      for (const item of open) if (item.effect === 'send-cancel') await writeCancel(session, item.commandId, item.after)
       await redeliver(session, toSend)
     } finally {
       for (const item of toSend) session.inHand.delete(keyOf(item.commandId, item.after.attempt))
@@ -268,9 +299,15 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
     }
   }
 
-  async function sendCancel(session: Session | undefined, commandId: string, state: ExecutionState): Promise<void> {
+  async function sendCancel({ commandId, clientId }: ExecutionKey, state: ExecutionState): Promise<void> {
+    const session = deps.session(clientId)
+    if (session) await writeCancel(session, commandId, state)
+    else deps.tell('cancel', { commandId, clientId })
+  }
+
+  async function writeCancel(session: Session, commandId: string, state: ExecutionState): Promise<void> {
     const handover = lastHandedOver(state)
-    if (!session || !writable(session) || !handover) return
+    if (!writable(session) || !handover) return
     // Only the memory that was handed it can tell what became of it.
     const remembers = handover.journalId !== null && handover.journalId === session.journalId
     if (state.status === 'outcome_unknown' && !remembers) return
@@ -292,8 +329,10 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
 
   return {
     wake,
+    wakeClient,
     ready,
     openGroup,
+    joinGroup,
     sendCancel,
     async acknowledged(session, handover) {
       await deps.ledger.apply(

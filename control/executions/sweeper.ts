@@ -13,7 +13,6 @@ import { forgetSecurityEvents } from '../../db/security-events.ts'
 import { abandonOfDeleted } from '../clients/manage-clients.ts'
 import { type Clock, createClock } from '../clock.ts'
 import type { Sessions } from '../sessions/sessions.ts'
-import type { Transport } from '../transport.ts'
 import type { Dispatch } from './dispatch.ts'
 import type { Applied, Ledger } from './ledger.ts'
 
@@ -21,6 +20,8 @@ import type { Applied, Ledger } from './ledger.ts'
 export interface Sweeper extends Clock {
   /** One pass; `start` repeats it until `stop`. */
   sweep(): Promise<void>
+  /** A killed node could not say how its sessions ended: claims that no journal vouches for are settled here (rule 6). */
+  settleOrphanedClaims(): Promise<void>
 }
 
 export interface SweeperDeps {
@@ -29,7 +30,10 @@ export interface SweeperDeps {
   ledger: Ledger
   dispatch: Dispatch
   sessions: Sessions
-  transport: Transport
+  /** Whether this node does what has to be done once. */
+  leads(): boolean
+  /** Finds what other nodes could not tell. */
+  catchUp(rarely: boolean): Promise<void>
   intervalSeconds: number
   idempotencyKeySeconds: number
   securityEventSeconds: number
@@ -46,11 +50,12 @@ export function createSweeper(deps: SweeperDeps): Sweeper {
   let passes = 0
 
   async function sweep(): Promise<void> {
-    await settleDueWork()
+    if (deps.leads()) await settleDueWork()
     await reviveSessions()
     const rarely = passes++ % RARELY === 0
+    await deps.catchUp(rarely)
     if (rarely || deps.sessions.mayHaveLost()) await deps.sessions.endLost()
-    if (rarely) {
+    if (rarely && deps.leads()) {
       await settleOrphanedClaims()
       await abandonOfDeleted(deps, null)
       await forgetIdempotencyKeys(deps.db, deps.idempotencyKeySeconds, 10_000)
@@ -73,8 +78,7 @@ export function createSweeper(deps: SweeperDeps): Sweeper {
 
   async function settle({ key, why }: DueWork): Promise<Applied | undefined> {
     const change = await deps.ledger.apply(key, { type: why })
-    if (change?.effect === 'send-cancel')
-      await deps.dispatch.sendCancel(deps.sessions.get(key.clientId), key.commandId, change.after)
+    if (change?.effect === 'send-cancel') await deps.dispatch.sendCancel(key, change.after)
     return change
   }
 
@@ -86,13 +90,12 @@ export function createSweeper(deps: SweeperDeps): Sweeper {
       for (const { clientId, epoch, superseded } of neglected) {
         const session = deps.sessions.get(clientId)
         if (!session || session.epoch !== epoch) continue
-        if (superseded) void session.outlet.close(session, 'another session of this client is the current one')
+        if (superseded) void session.outlet.close(session, 'it is not the current session of its client')
         else deps.dispatch.wake(session)
       }
     }
   }
 
-  /** A killed node could not say how its sessions ended: claims that no journal vouches for are settled here (rule 6). */
   async function settleOrphanedClaims(): Promise<void> {
     const orphans = await findOrphanedClaims(deps.db, 10_000)
     await Promise.all(
@@ -101,5 +104,5 @@ export function createSweeper(deps: SweeperDeps): Sweeper {
   }
 
   const clock = createClock({ what: 'sweep', log: deps.log, intervalSeconds: deps.intervalSeconds, pass: sweep })
-  return { ...clock, sweep }
+  return { ...clock, sweep, settleOrphanedClaims }
 }

@@ -3,6 +3,7 @@ import { countOpenAlerts } from '../../db/alerts.ts'
 import type { Db } from '../../db/connect.ts'
 import { feedLagSeconds } from '../../db/events.ts'
 import { AlertKind } from '../../schemas/alerts.ts'
+import type { Line } from '../cluster/line.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import { within } from '../within.ts'
 import { OTHER } from './metrics.ts'
@@ -69,4 +70,16 @@ export function observeSessions(registry: Registry, sessions: Sessions, maxZones
       return others > 0 ? [...samples, { labels: { zone: OTHER }, value: others }] : samples
     },
   )
+}
+
+/** The line to the other nodes: one message carries what was said in one turn of the loop. */
+export function observeLine(registry: Registry, line: Line): void {
+  registry.observed('gauge', 'line_up', '1 while what is told to other nodes arrives.', () => (line.up() ? 1 : 0))
+  registry.observed('counter', 'line_messages_total', 'Messages to other nodes, by what became of them.', () => {
+    const { sent, failed } = line.counts()
+    return [
+      { labels: { outcome: 'sent' }, value: sent },
+      { labels: { outcome: 'failed' }, value: failed },
+    ]
+  })
 }

@@ -4,9 +4,11 @@ import type { Db } from '../../db/connect.ts'
 import type { ClientStatus } from '../../schemas/clients.ts'
 import type { CancelMessage, CommandMessage, Report } from '../../schemas/messages.ts'
 import type { ClientCredential } from '../access/authenticate.ts'
+import type { Tell } from '../cluster/hints.ts'
+import type { Statuses } from '../cluster/statuses.ts'
 import type { Dispatch } from '../executions/dispatch.ts'
 import type { Applied, Ledger } from '../executions/ledger.ts'
-import type { Outlet, Transport } from '../transport.ts'
+import type { Outlet } from '../transport.ts'
 import type { Uplink } from '../uplink/uplink.ts'
 import type { Session, Sessions } from './sessions.ts'
 
@@ -23,6 +25,8 @@ export interface HttpSessions {
   open(client: ClientCredential, stream: Stream, journalId: string | undefined): Promise<{ ended(): Promise<void> }>
   /** Keeps the status; an open stream is shown online for 30 s from here. */
   ping(clientId: string, status: ClientStatus): Promise<void>
+  /** It has pinged another node, which has kept the status. */
+  pingedElsewhere(clientId: string, status: ClientStatus): Promise<void>
   /** An HTTP client has a command when it first speaks of it. */
   report(clientId: string, commandId: string, report: Report): Promise<Applied>
   /** Closes the client's stream if it was opened with this key. */
@@ -38,7 +42,9 @@ export interface HttpSessionsDeps {
   ledger: Ledger
   sessions: Sessions
   dispatch: Dispatch
-  transport: Transport
+  statuses: Statuses
+  /** Tells the other nodes, if there are any. */
+  tell: Tell
   uplink: Uplink
   pingTimeoutSeconds: number
 }
@@ -79,9 +85,13 @@ export function createHttpSessions(deps: HttpSessionsDeps): HttpSessions {
     if (current.silent === silent) return
     current.silent = silent
     const { session } = current
-    const since = await markSilent(deps.db, session, silent)
-    if (since === undefined) return
-    await deps.transport.retainPresence(session.clientId, silent ? { state: 'offline', since } : { state: 'online' })
+    const since = await markSilent(deps.db, session, silent, deps.pingTimeoutSeconds)
+    if (since !== undefined)
+      return deps.statuses.show(session, silent ? { state: 'offline', since } : { state: 'online' })
+    if (!silent) return
+    // Another node has heard it, and could not say so here.
+    current.silent = false
+    current.heardAt = performance.now()
   }
 
   /** One pass over the streams instead of a timer for each. */
@@ -133,10 +143,21 @@ export function createHttpSessions(deps: HttpSessionsDeps): HttpSessions {
 
     async ping(clientId, status) {
       const current = open.get(clientId)
-      if (!current) return deps.sessions.reported(clientId, status)
+      if (!current) {
+        await deps.sessions.reported(clientId, status)
+        return deps.tell('ping', { clientId, status })
+      }
       const { session } = current
       const journalId = status.journalId ?? session.journalId ?? undefined
       await deps.sessions.status(session, { ...status, journalId }, 'reject')
+      current.heardAt = performance.now()
+      await show(current, false)
+    },
+
+    async pingedElsewhere(clientId, status) {
+      const current = open.get(clientId)
+      if (!current) return
+      current.session.journalId = status.journalId ?? current.session.journalId
       current.heardAt = performance.now()
       await show(current, false)
     },

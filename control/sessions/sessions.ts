@@ -5,9 +5,10 @@ import type { ExecutionState } from '../../db/executions.ts'
 import type { ClientConfig, ClientStatus } from '../../schemas/clients.ts'
 import { AppError } from '../../schemas/errors.ts'
 import { createBatcher, type WhenDown } from '../batcher.ts'
+import type { Statuses } from '../cluster/statuses.ts'
 import type { Ledger } from '../executions/ledger.ts'
 import type { Metrics } from '../metrics/metrics.ts'
-import type { Outlet, Transport } from '../transport.ts'
+import type { Outlet } from '../transport.ts'
 import { within } from '../within.ts'
 import { createKeyedLock } from './keyed-lock.ts'
 
@@ -59,9 +60,11 @@ export interface Sessions {
   reported(clientId: string, status: ClientStatus): Promise<void>
   /** Settles what the end of the session decides, then shows the client offline. Call it once all its messages are committed. */
   end(session: Session): Promise<void>
+  /** Another node has a session of this client: an older one here is over. */
+  newerElsewhere(other: Ended): void
   /** Whether a login got no answer from PostgreSQL: its session may be in the table, and lives nowhere. */
   mayHaveLost(): boolean
-  /** Ends what the table calls sessions of this node and no connection has: their clients are shown offline. */
+  /** Ends what the table calls sessions of this node, or of nodes that are gone, and no connection has: their clients are shown offline. */
   endLost(): Promise<void>
   /** Whether presence waits for PostgreSQL. */
   failing(): boolean
@@ -76,7 +79,7 @@ export interface SessionsDeps {
   node: string
   metrics: Metrics
   ledger: Ledger
-  transport: Transport
+  statuses: Statuses
   /** Resolves when nothing more will be forwarded to the session. */
   dispatchIdle(session: Session): Promise<void>
   /** An older session that has not ended by then is taken for stuck. */
@@ -105,7 +108,7 @@ export function createSessions(deps: SessionsDeps): Sessions {
     whenDown: 'hold',
     meter: deps.metrics.batcher('session_end'),
   })
-  const reporting = createBatcher<{ clientId: string; reported: ClientStatus }, void>({
+  const reporting = createBatcher<{ clientId: string; epoch: number | null; reported: ClientStatus }, void>({
     run: async (statuses) => {
       await storeReported(deps.db, statuses)
       return statuses.map(() => undefined)
@@ -138,7 +141,9 @@ export function createSessions(deps: SessionsDeps): Sessions {
       uncertain: false,
     }
     live.set(clientId, session)
-    await deps.transport.retainPresence(clientId, { state: 'online' })
+    await deps.statuses.show(session, { state: 'online' })
+    // Two nodes may open sessions at one moment: the newer one was told here before this one was known. Not now: nobody has it yet.
+    if (deps.statuses.isSuperseded(session)) setImmediate(() => closeOlder(session))
     return session
   }
 
@@ -150,7 +155,11 @@ export function createSessions(deps: SessionsDeps): Sessions {
   async function showOffline(ended: Ended): Promise<void> {
     const since = await closing.add(ended)
     if (live.get(ended.clientId)?.epoch === ended.epoch) live.delete(ended.clientId)
-    if (since !== undefined) await deps.transport.retainPresence(ended.clientId, { state: 'offline', since })
+    if (since !== undefined) await deps.statuses.show(ended, { state: 'offline', since })
+  }
+
+  function closeOlder(session: Session): void {
+    void session.outlet.close(session, 'a newer session of this client is on another node')
   }
 
   /** No login of the client is under way meanwhile: one that is would be taken for lost. */
@@ -179,18 +188,23 @@ export function createSessions(deps: SessionsDeps): Sessions {
     },
 
     async status(session, status, whenDown) {
-      await reporting.add({ clientId: session.clientId, reported: status }, whenDown)
+      await reporting.add({ clientId: session.clientId, epoch: session.epoch, reported: status }, whenDown)
       session.journalId = status.journalId ?? null
       session.statusSeen = true
     },
 
-    reported: (clientId, status) => reporting.add({ clientId, reported: status }, 'reject'),
+    reported: (clientId, status) => reporting.add({ clientId, epoch: null, reported: status }, 'reject'),
 
     async end(session) {
       session.ending = true
       await deps.dispatchIdle(session)
       await deps.ledger.applyToOpen(session.clientId, { type: 'session-ended', epoch: session.epoch }, null)
       await showOffline(session)
+    },
+
+    newerElsewhere({ clientId, epoch }) {
+      const session = live.get(clientId)
+      if (session && session.epoch < epoch) closeOlder(session)
     },
 
     mayHaveLost: () => lost,

@@ -62,6 +62,8 @@ test('a group command that was stored without an answer goes to whom it was clai
     log: silent,
     ledger,
     session: () => session,
+    sessions: () => [session],
+    tell: () => undefined,
     transport: {
       async forwardShared(_target, sessions) {
         published.push(sessions.map((each) => each.clientId))

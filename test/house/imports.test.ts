@@ -22,6 +22,7 @@ const OWNED: Record<string, string[]> = {
   kysely: ['db', 'app.ts'],
   pg: ['db', 'bench'],
   koa: ['api', 'bench'],
+  ioredis: ['db', 'bench'],
   'prom-client': ['api'],
   aedes: ['broker', 'bench'],
   'rate-limiter-flexible': ['control'],
