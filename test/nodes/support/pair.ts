@@ -17,8 +17,9 @@ export const SLOW_SWEEP = { SWEEP_INTERVAL_SECONDS: 30 }
 /** Two nodes in this process, with one database; `settings` of both, or of each. */
 export async function startPair(
   settings: Record<string, unknown> | ((node: 'a' | 'b') => Record<string, unknown>),
+  given?: TestDatabase,
 ): Promise<Pair> {
-  const database = await createTestDatabase()
+  const database = given ?? (await createTestDatabase())
   const of = (node: 'a' | 'b') => (typeof settings === 'function' ? settings(node) : settings)
   const a = await startServer(of('a'), { database })
   const b = await startServer(of('b'), { database })
@@ -77,12 +78,15 @@ export async function send(server: TestServer, body: Record<string, unknown>): P
   return answer.body.id
 }
 
-/** Acknowledges the next command and reports that it is done. */
+/** Acknowledges the next command, past what is withdrawn, and reports that it is done. */
 export async function complete(device: Device): Promise<string> {
-  const { messageId, payload } = await device.nextCommand()
-  device.ack(messageId)
-  await device.report(payload.id as string, { status: 'completed', attempt: payload.attempt })
-  return payload.id as string
+  for (;;) {
+    const { messageId, payload } = await device.nextCommand()
+    device.ack(messageId)
+    if (payload.type !== 'command') continue
+    await device.report(payload.id as string, { status: 'completed', attempt: payload.attempt })
+    return payload.id as string
+  }
 }
 
 export const untilStatus = (server: TestServer, id: string, status: string) =>
