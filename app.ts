@@ -10,6 +10,7 @@ import { bootstrapAdministrator } from './control/access/bootstrap-administrator
 import { openCertificate } from './control/certificate.ts'
 import type { Line } from './control/cluster/line.ts'
 import { createRedisLine } from './control/cluster/redis-line.ts'
+import { createWorkerLine, relayWorkers } from './control/cluster/worker-line.ts'
 import { type Control, createControl, type Passed } from './control/control.ts'
 import { type ConnectOptions, connectDatabase, type Db } from './db/connect.ts'
 import { startEmbeddedPostgres } from './db/embedded-postgres.ts'
@@ -25,8 +26,8 @@ export interface Overrides {
   /** In tests: called at named points of a command's way. */
   passed?: Passed
   random?: () => number
-  /** The way to other nodes, where REDIS_URL names none. */
-  line?: Line | undefined
+  /** One of the workers of a process that has called `startRelay`. */
+  isWorker?: boolean
 }
 
 /** Where a started server can be reached. */
@@ -61,7 +62,7 @@ export function createApp(settings: Settings, overrides: Overrides = {}): App {
       const newAdminToken = await bootstrapAdministrator(db, settings.ADMIN_TOKEN)
 
       const broker: Broker = createBroker({ settings, log })
-      const line = lineOf(settings) ?? overrides.line
+      const line = lineOf(settings, overrides.isWorker)
       const control: Control = createControl({ ...overrides, db, settings, log, transport: broker.transport, line })
       started.defer(() => control.stop())
       await broker.attach(control)
@@ -100,6 +101,28 @@ export function createApp(settings: Settings, overrides: Overrides = {}): App {
   }
 
   return { start, stop: () => started.disposeAsync() }
+}
+
+/** For workers of this process: they hear of each other through it. */
+export const startRelay = (): void => relayWorkers()
+
+/** The connections that PostgreSQL keeps for its own use, technicians and the start of a successor. */
+const SPARE_CONNECTIONS = 30
+
+/** The database of several servers: the one of DATABASE_URL, or an embedded one, with connections for so many. */
+export async function startDatabase(
+  settings: Settings,
+  servers: number,
+): Promise<{ url: string; shown: string; stop(): Promise<void> }> {
+  const { DATABASE_URL: url, DATA_DIR, DATABASE_POOL } = settings
+  if (url !== undefined) return { url, shown: withoutPassword(url), stop: async () => undefined }
+  const connections = Math.max(100, servers * DATABASE_POOL + SPARE_CONNECTIONS)
+  const postgres = await startEmbeddedPostgres({
+    dataDir: join(resolve(DATA_DIR), 'postgres'),
+    log: createLog(settings.LOG_LEVEL, pino.destination(2)),
+    settings: { max_connections: String(connections) },
+  })
+  return { url: postgres.url, shown: postgres.url, stop: postgres.stop }
 }
 
 /** Brings the schema up to date and ends; answers the migrations that were missing. */
@@ -146,8 +169,11 @@ const healthChecks = ({ db, writes, line, nodes }: Control, settings: Settings):
   }),
 })
 
-const lineOf = ({ REDIS_URL: url, REDIS_TIMEOUT_SECONDS: timeoutSeconds }: Settings): Line | undefined =>
-  url === undefined ? undefined : createRedisLine({ url, timeoutSeconds })
+function lineOf(settings: Settings, isWorker = false): Line | undefined {
+  const { REDIS_URL: url, REDIS_TIMEOUT_SECONDS: timeoutSeconds } = settings
+  if (url !== undefined) return createRedisLine({ url, timeoutSeconds })
+  return isWorker ? createWorkerLine() : undefined
+}
 
 const quietLog = (): Logger => createLog('error', pino.destination(2))
 

@@ -1,7 +1,7 @@
 import { Command } from 'commander'
 import { addActions } from './actions.ts'
 import { addAlerts } from './alerts.ts'
-import { addApiOptions } from './api-command.ts'
+import { addApiOptions, within } from './api-command.ts'
 import { addAudit } from './audit.ts'
 import { addClients } from './clients.ts'
 import { addCommands } from './commands.ts'
@@ -53,7 +53,8 @@ function addServerCommands(program: Command): void {
   program
     .command('serve')
     .description('run the server; settings come from the environment')
-    .action(async () => (await import('./serve.ts')).serve())
+    .option('--workers <n>', 'so many processes that share the ports, one for each core', within(1, 256))
+    .action(async (options) => (await import('./serve.ts')).serve(options))
   program
     .command('migrate')
     .description('bring the schema of the database up to date, and end')

@@ -1,14 +1,33 @@
-import { createApp } from '../app.ts'
+import cluster from 'node:cluster'
+import { type Addresses, createApp } from '../app.ts'
 import { settingsFromEnvironment } from './settings.ts'
+import { serveAsWorker, serveWithWorkers } from './workers.ts'
+
+export interface ServeOptions {
+  workers?: number
+}
 
 /** Runs the server until SIGINT or SIGTERM; a second signal ends it at once. Exit code 1: it could not start. */
-export async function serve(): Promise<void> {
-  const app = createApp(settingsFromEnvironment())
+export async function serve({ workers = 1 }: ServeOptions): Promise<void> {
+  try {
+    const settings = settingsFromEnvironment()
+    if (cluster.isWorker) return await serveAsWorker(settings)
+    if (workers > 1) return await serveWithWorkers(settings, workers, show)
+    const app = createApp(settings)
+    stopOnSignal(() => app.stop())
+    show(await app.start())
+  } catch (error) {
+    console.error(`signalbox: ${(error as Error).message}`)
+    process.exit(1)
+  }
+}
+
+function stopOnSignal(end: () => Promise<void>): void {
   let stopping = false
   const stop = (): void => {
     if (stopping) process.exit(130)
     stopping = true
-    app.stop().then(
+    end().then(
       () => process.exit(0),
       (error) => {
         console.error(error)
@@ -18,21 +37,18 @@ export async function serve(): Promise<void> {
   }
   process.on('SIGINT', stop)
   process.on('SIGTERM', stop)
-  try {
-    const addresses = await app.start()
-    console.log('Signalbox is ready.')
-    console.log(`  HTTP API   ${addresses.http}/api`)
-    console.log(`  MQTT       ${addresses.mqtt}`)
-    console.log(`  WebSocket  ${addresses.mqttWebSocket}`)
-    if (addresses.tls) {
-      console.log(`  HTTPS API  ${addresses.tls.https}/api`)
-      console.log(`  MQTT, TLS  ${addresses.tls.mqtts}`)
-      console.log(`  WebSocket  ${addresses.tls.mqttWebSocket}`)
-    }
-    console.log(`  Database   ${addresses.database}`)
-    if (addresses.newAdminToken) console.log(`  Admin token, shown only now: ${addresses.newAdminToken}`)
-  } catch (error) {
-    console.error(`signalbox: ${(error as Error).message}`)
-    process.exit(1)
+}
+
+function show(addresses: Addresses): void {
+  console.log('Signalbox is ready.')
+  console.log(`  HTTP API   ${addresses.http}/api`)
+  console.log(`  MQTT       ${addresses.mqtt}`)
+  console.log(`  WebSocket  ${addresses.mqttWebSocket}`)
+  if (addresses.tls) {
+    console.log(`  HTTPS API  ${addresses.tls.https}/api`)
+    console.log(`  MQTT, TLS  ${addresses.tls.mqtts}`)
+    console.log(`  WebSocket  ${addresses.tls.mqttWebSocket}`)
   }
+  console.log(`  Database   ${addresses.database}`)
+  if (addresses.newAdminToken) console.log(`  Admin token, shown only now: ${addresses.newAdminToken}`)
 }

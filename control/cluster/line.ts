@@ -21,7 +21,7 @@ export interface Line {
   close(): Promise<void>
 }
 
-interface LineListeners {
+export interface LineListeners {
   message(text: string): void
   /** It is up: until now, messages may have been lost. */
   up(): void

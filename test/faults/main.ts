@@ -9,6 +9,7 @@ import { clocks } from './scenarios/clocks.ts'
 import { expiredQueue } from './scenarios/expired-queue.ts'
 import { frozenAgents } from './scenarios/frozen-agents.ts'
 import { network } from './scenarios/network.ts'
+import { nodes } from './scenarios/nodes.ts'
 import { oracleProved } from './scenarios/oracle-proved.ts'
 import { postgresFreezes, postgresFullDisk, postgresKills, postgresRestarts } from './scenarios/postgres.ts'
 import { restartStorm } from './scenarios/restart-storm.ts'
@@ -36,6 +37,7 @@ const SCENARIOS: Scenario[] = [
   cancelRaces,
   twins,
   restartStorm,
+  nodes,
   frozenAgents,
   oracleProved,
 ]

@@ -2,11 +2,11 @@ import { afterEach, describe, expect, test } from 'vitest'
 import { createTestDatabase, type TestDatabase } from '../support/database.ts'
 import { type Network, startNetwork } from '../support/database-faults.ts'
 import type { Device } from '../support/device.ts'
+import { startRedis, type TestRedis } from '../support/redis.ts'
 import type { TestServer } from '../support/server.ts'
 import { hasTool } from '../support/tools.ts'
 import { until } from '../support/until.ts'
 import { complete, enter, type Pair, register, send, startPair, untilRedis, untilStatus } from './support/pair.ts'
-import { startRedis, type TestRedis } from './support/redis.ts'
 import { openSlowLine, type SlowLine } from './support/slow-line.ts'
 
 const LEASE_SECONDS = 1.5

@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'vitest'
 import { createTestDatabase } from '../support/database.ts'
 import { httpClient } from '../support/http.ts'
+import { startRedis } from '../support/redis.ts'
 import { type ServerProcess, startServerProcess } from '../support/server-process.ts'
 import { hasTool } from '../support/tools.ts'
-import { startRedis } from './support/redis.ts'
 
 describe.skipIf(!hasTool('redis-server', 'redis-server'))('limits', () => {
   test('per minute and per day are exact across two processes', { timeout: 60_000 }, async () => {

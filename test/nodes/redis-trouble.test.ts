@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Device } from '../support/device.ts'
+import { startRedis, type TestRedis } from '../support/redis.ts'
 import { hasTool } from '../support/tools.ts'
 import { until } from '../support/until.ts'
 import {
@@ -14,7 +15,6 @@ import {
   untilRedis,
   untilStatus,
 } from './support/pair.ts'
-import { startRedis, type TestRedis } from './support/redis.ts'
 import { openSlowLine, type SlowLine } from './support/slow-line.ts'
 
 describe.skipIf(!hasTool('redis-server', 'redis-server'))('Redis in trouble', () => {

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { connectDevice, type Device } from '../support/device.ts'
+import { startRedis, type TestRedis } from '../support/redis.ts'
 import { hasTool } from '../support/tools.ts'
 import { until } from '../support/until.ts'
 import {
@@ -13,7 +14,6 @@ import {
   statusOf,
   technician,
 } from './support/pair.ts'
-import { startRedis, type TestRedis } from './support/redis.ts'
 
 /** Of connections to both nodes at once; TAKEOVER_ROUNDS=1000 takes some minutes on two busy cores. */
 const ROUNDS = Number(process.env.TAKEOVER_ROUNDS ?? 200)

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Device, ROOT } from '../support/device.ts'
 import { openStream } from '../support/event-source.ts'
 import { ADMIN_TOKEN } from '../support/http.ts'
+import { startRedis, type TestRedis } from '../support/redis.ts'
 import { hasTool } from '../support/tools.ts'
 import { until } from '../support/until.ts'
 import {
@@ -17,7 +18,6 @@ import {
   technician,
   untilStatus,
 } from './support/pair.ts'
-import { startRedis, type TestRedis } from './support/redis.ts'
 
 /** The sweeper comes every 30 s here: what passes, passes by hints. */
 describe.skipIf(!hasTool('redis-server', 'redis-server'))('two nodes with one Redis', () => {

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createConnection, createServer } from 'node:net'
-import { until } from '../../support/until.ts'
+import { until } from './until.ts'
 
 /** Debian's redis-server, keeping nothing on disk: what it forgets, it forgets for good. */
 export interface TestRedis {
