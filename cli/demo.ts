@@ -1,11 +1,11 @@
 import { mkdirSync, rmSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { createApp } from '../app.ts'
-import { parseSettings } from '../schemas/settings.ts'
+import type { Addresses } from '../app.ts'
 import { connectApi } from './api-client.ts'
-import { connectDevices, DEVICES, spawnDevices, ZONES } from './demo/devices.ts'
+import { connectDevices, DEVICES, type DemoDevice, spawnDevices, ZONES } from './demo/devices.ts'
 import { judge, readJournals } from './demo/judge.ts'
 import * as scenes from './demo/scenes.ts'
+import { startServers } from './demo/servers.ts'
 import { type Say, startStory, until } from './demo/story.ts'
 import { EXIT, NotDoneError, reasonOf } from './failures.ts'
 import { addressOf, openRelay, throughRelay } from './relay.ts'
@@ -14,6 +14,8 @@ import { settingsFromEnvironment } from './settings.ts'
 export interface DemoOptions {
   keep?: true
   reset?: true
+  /** Servers with one database. */
+  nodes?: number
 }
 
 /** The zone whose network fails: its devices reach the broker through a relay. */
@@ -40,7 +42,7 @@ export async function demo(options: DemoOptions): Promise<void> {
   })
   try {
     const say = startStory()
-    const proved = await play(running, directory, say)
+    const proved = await play(running, directory, say, options.nodes ?? 1)
     if (options.keep && !stopping) {
       say('running until Ctrl-C')
       await interrupted.promise
@@ -56,27 +58,29 @@ export async function demo(options: DemoOptions): Promise<void> {
   }
 }
 
-async function play(running: AsyncDisposableStack, directory: string, say: Say): Promise<boolean> {
+async function play(running: AsyncDisposableStack, directory: string, say: Say, nodes: number): Promise<boolean> {
   const devices = spawnDevices(directory)
   running.defer(() => {
     for (const device of devices.values()) device.kill('SIGKILL')
   })
-  const app = createApp(
-    parseSettings({ DATA_DIR: directory, HTTP_PORT: 0, MQTT_PORT: 0, MQTT_WS_PORT: 0, LOG_LEVEL: 'warn' }),
-  )
-  const addresses = await app.start()
-  running.defer(() => app.stop())
-  const token = addresses.newAdminToken as string
-  introduce(say, { ...addresses, token })
+  const servers = await startServers(running, directory, nodes)
+  const [first] = servers
+  const token = first.newAdminToken as string
+  introduce(say, { ...first, token }, servers.slice(1))
 
-  const api = connectApi({ url: addresses.http, token })
+  const api = connectApi({ url: first.http, token })
   const stage = { api, say }
   await scenes.registerActions(stage)
-  const relay = running.use(await openRelay(addressOf(addresses.mqtt)))
+  // Zone by zone in turn: each command but those to one client concerns several nodes.
+  const serverOf = (zone: DemoDevice['zone']): string => (servers[ZONES.indexOf(zone) % servers.length] ?? first).mqtt
+  const relay = running.use(await openRelay(addressOf(serverOf(CUT_ZONE))))
   await connectDevices(api, devices, ({ zone }) =>
-    zone === CUT_ZONE ? throughRelay(addresses.mqtt, relay) : addresses.mqtt,
+    zone === CUT_ZONE ? throughRelay(serverOf(zone), relay) : serverOf(zone),
   )
-  say(`devices: ${DEVICES.length} online, each a process of its own, two in each of the zones ${ZONES.join(', ')}`)
+  const where = nodes > 1 ? `, spread over ${nodes} nodes; all commands are sent to the first` : ''
+  say(
+    `devices: ${DEVICES.length} online, each a process of its own, two in each of the zones ${ZONES.join(', ')}${where}`,
+  )
 
   const played = [
     await scenes.toOneClient(stage),
@@ -106,9 +110,10 @@ interface Introduction {
 }
 
 /** Everything needed to look on from another terminal. */
-function introduce(say: Say, { http, mqtt, mqttWebSocket, database, token }: Introduction): void {
+function introduce(say: Say, { http, mqtt, mqttWebSocket, database, token }: Introduction, others: Addresses[]): void {
   const { host, port } = addressOf(mqtt)
   say(`server: ${http}/api, ${mqtt}, ${mqttWebSocket}, PostgreSQL inside`)
+  for (const other of others) say(`another node: ${other.http}/api, ${other.mqtt}, the same database, one Redis`)
   say('look on from another terminal (with --keep as long as you like):')
   console.log(`  export SIGNALBOX_URL=${http} SIGNALBOX_TOKEN=${token}`)
   console.log(`  mosquitto_sub -h ${host} -p ${port} -u admin -P ${token} -v -t 'signalbox/v1/#'`)

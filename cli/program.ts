@@ -71,6 +71,7 @@ function addServerCommands(program: Command): void {
       'a server, eight devices, commands of every kind, a network failure, and a check of what became of all',
     )
     .option('--keep', 'leave everything running until Ctrl-C')
+    .option('--nodes <n>', 'so many servers with one database; needs redis-server', within(1, 8))
     .option('--reset', 'first remove what earlier runs left in DATA_DIR/demo')
     .action(async (options) => (await import('./demo.ts')).demo(options))
 }
