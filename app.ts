@@ -16,6 +16,7 @@ import { type ConnectOptions, connectDatabase, type Db } from './db/connect.ts'
 import { startEmbeddedPostgres } from './db/embedded-postgres.ts'
 import { feedLagSeconds } from './db/events.ts'
 import { migrate } from './db/migrate.ts'
+import { redisVersion } from './db/redis.ts'
 import { withoutSecrets } from './schemas/secrets.ts'
 import { plainHost, type Settings } from './schemas/settings.ts'
 
@@ -147,6 +148,10 @@ export async function tryDatabase(settings: Settings): Promise<{ version: number
   )
   return { version: Math.floor((rows[0]?.version ?? 0) / 10_000), shown: settings.DATABASE_URL ? shown : 'embedded' }
 }
+
+/** The version of REDIS_URL's Redis. Throws with the reason if none answers. */
+export const tryRedis = (url: string, { REDIS_TIMEOUT_SECONDS }: Settings): Promise<string> =>
+  redisVersion(url, REDIS_TIMEOUT_SECONDS)
 
 const healthChecks = ({ db, writes, line, nodes }: Control, settings: Settings): HealthChecks => ({
   async database() {

@@ -4,7 +4,7 @@ import { access } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { arch, platform } from 'node:os'
 import { dirname, resolve } from 'node:path'
-import { tryDatabase } from '../app.ts'
+import { tryDatabase, tryRedis } from '../app.ts'
 import { hasTls, parseSettings, plainHost, Settings, SettingsError } from '../schemas/settings.ts'
 import { connectApi } from './api-client.ts'
 import { NotDoneError, reasonOf } from './failures.ts'
@@ -34,7 +34,7 @@ export async function doctor(options: DoctorOptions): Promise<void> {
   const settings = readSettings(checks)
   const server = await checkServer(options)
   if (settings) {
-    checks.push(await checkDataDir(settings), await checkDatabase(settings))
+    checks.push(await checkDataDir(settings), await checkDatabase(settings), ...(await checkRedis(settings)))
     for (const place of LISTENERS) {
       if (!place.tls || hasTls(settings)) checks.push(await checkPort(settings, place, server.some(isRunning)))
     }
@@ -128,6 +128,17 @@ async function checkDatabase(settings: Settings): Promise<Check> {
     return { name, state, detail: `${version}, ${shown === 'embedded' ? 'embedded, starts here' : shown}${needed}` }
   } catch (error) {
     return { name, state: 'broken', detail: reasonOf(error) }
+  }
+}
+
+/** Only who names a Redis expects one. */
+async function checkRedis(settings: Settings): Promise<Check[]> {
+  const name = 'Redis'
+  if (settings.REDIS_URL === undefined) return []
+  try {
+    return [{ name, state: 'ok', detail: await tryRedis(settings.REDIS_URL, settings) }]
+  } catch (error) {
+    return [{ name, state: 'broken', detail: reasonOf(error) }]
   }
 }
 

@@ -68,7 +68,7 @@ function addServerCommands(program: Command): void {
   program
     .command('demo')
     .description(
-      'a server, eight devices, commands of every kind, a network failure, and a check of what became of all',
+      'a server, or several, eight devices, commands of every kind, a network failure, and a check of what became of all',
     )
     .option('--keep', 'leave everything running until Ctrl-C')
     .option('--nodes <n>', 'so many servers with one database; needs redis-server', within(1, 8))

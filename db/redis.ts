@@ -131,3 +131,26 @@ export function createRedisChannel(url: string, timeoutSeconds: number): RedisCh
     },
   }
 }
+
+/** The version of the Redis that answers there. Throws with the reason if none does in time. */
+export async function redisVersion(url: string, timeoutSeconds: number): Promise<string> {
+  const timeoutMs = timeoutSeconds * 1000
+  const client = new Redis(url, {
+    lazyConnect: true,
+    retryStrategy: () => null,
+    connectTimeout: timeoutMs,
+    commandTimeout: timeoutMs,
+  })
+  let reason: Error | undefined
+  client.on('error', (error) => {
+    reason = error
+  })
+  try {
+    await client.connect()
+    return /redis_version:(\S+)/.exec(await client.info('server'))?.[1] ?? 'unknown'
+  } catch (error) {
+    throw reason ?? error
+  } finally {
+    client.disconnect()
+  }
+}

@@ -45,11 +45,13 @@ signalbox simulate --clients 300 --zones A,B,C --duration 60 --json
 
 \`clients import\` registers row by row; a taken id is skipped, and nothing is rolled back. The report on stdout has the new clients' keys, which are shown only there.
 
-\`demo\` starts a server with PostgreSQL inside and eight devices in processes of their own, sends to one, to a zone and to all, cancels one, cuts a zone's network in the middle of a job, and then judges every execution by the devices' own journals and by what they really did. Each run has a directory of its own below \`DATA_DIR/demo\`, so that it always starts clean; the devices' records stay there, and the database too if the proof failed. \`--reset\` first removes what earlier runs left. \`--keep\` leaves everything running until Ctrl-C.
+\`demo\` starts a server with PostgreSQL inside and eight devices in processes of their own, sends to one, to a zone and to all, cancels one, cuts a zone's network in the middle of a job, and then judges every execution by the devices' own journals and by what they really did. Each run has a directory of its own below \`DATA_DIR/demo\`, so that it always starts clean; the devices' records stay there, and the database too if the proof failed. \`--reset\` first removes what earlier runs left. \`--keep\` leaves everything running until Ctrl-C. \`--nodes 2\` plays it on two servers with one database and a Redis (Debian's \`redis-server\` has to be there), the devices spread over both.
 
 \`simulate\` runs the agent that real devices run, many in one process, one process per core at most, each device with a network of its own that fails by chance. What a device does follows from \`--seed\` and its number. Without \`--journal-dir\` the journals are in memory: at the end of the simulation they are gone, and what was unfinished is \`outcome_unknown\` at the next one.
 
-\`doctor\` lists every setting with its value and meaning, secrets masked, and tries what a server needs: the ports, a database. The embedded PostgreSQL is tried in a temporary folder, so a running server is left alone.
+\`serve --workers 4\` is one server in four processes that share its ports, its database and the embedded PostgreSQL: a process uses one core. A worker that dies is replaced. See [several nodes](operating.md#several-nodes).
+
+\`doctor\` lists every setting with its value and meaning, secrets masked, and tries what a server needs: the ports, a database, a Redis if one is named. The embedded PostgreSQL is tried in a temporary folder, so a running server is left alone.
 
 \`tokens bridge\` makes a principal \`mosquitto\`, a technician, if there is none, and a token for each file that it writes. An existing file is never overwritten: revoke its token, remove it, and write it anew.
 

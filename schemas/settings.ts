@@ -30,10 +30,12 @@ function isTimeZone(name: string): boolean {
 /** Every setting: its variable, default and meaning. Read once, validated, every fault reported together. */
 export const Settings = z.object({
   DATABASE_URL: text.optional().describe('PostgreSQL 15 or newer; absent: embedded PostgreSQL in DATA_DIR/postgres'),
-  REDIS_URL: text
+  REDIS_URL: z
+    .string()
+    .regex(/^(rediss?:\/\/|\/)/, 'must begin with redis:// or rediss://, or be the path of a socket')
     .optional()
     .describe(
-      'Redis 7 or newer; with it, servers with the same database tell each other at once what they do. Absent: they notice within SWEEP_INTERVAL_SECONDS',
+      'Redis 6 or newer; with it, servers with the same database tell each other at once what they do. Absent: they notice it in PostgreSQL, every SWEEP_INTERVAL_SECONDS',
     ),
   REDIS_TIMEOUT_SECONDS: seconds(1).describe('no answer for this long from Redis counts as down'),
   NODE_LEASE_SECONDS: seconds(15).describe(

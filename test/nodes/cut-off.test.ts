@@ -91,13 +91,14 @@ describe.skipIf(!hasTool('redis-server', 'redis-server'))('a node that is cut of
     expect(await owners()).toMatchObject({ stays: true, other: true, moves: false })
   })
 
-  for (const [from, cutRedis, which] of [
+  test.each([
     ['PostgreSQL', false, 'b'],
     ['both', true, 'b'],
     ['PostgreSQL while it leads', false, 'a'],
     ['both while it leads', true, 'a'],
-  ] as const)
-    test(`from ${from}: its sessions end by its lease, and its sockets when it is back`, async () => {
+  ] as const)(
+    'its sessions end by its lease, and its sockets when it is back: cut off from %s',
+    async (_from, cutRedis, which) => {
       await startCutting(which)
       const devices = [await join(cut, 'stays'), await join(cut, 'moves'), await join(cut, 'works')]
       const [stays, moves, works] = devices as [Device, Device, Device]
@@ -139,5 +140,6 @@ describe.skipIf(!hasTool('redis-server', 'redis-server'))('a node that is cut of
       if (!acknowledged) await worker.report(ids[0] as string, { status: 'completed', attempt: 1 })
       await judge(ids, [...devices, other, moved, back, worker])
       expect(await owners()).toEqual({ stays: true, moves: true, works: true, other: true })
-    })
+    },
+  )
 })

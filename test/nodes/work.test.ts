@@ -3,6 +3,7 @@ import { type Device, ROOT } from '../support/device.ts'
 import { openStream } from '../support/event-source.ts'
 import { ADMIN_TOKEN } from '../support/http.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
+import { startServer } from '../support/server.ts'
 import { hasTool } from '../support/tools.ts'
 import { until } from '../support/until.ts'
 import {
@@ -219,6 +220,34 @@ describe.skipIf(!hasTool('redis-server', 'redis-server'))('two nodes with one Re
     expect(report.status).toBe(200)
     await untilStatus(nodes.b, id, 'completed')
     stream.close()
+  })
+
+  test('a node that joins shows what there is: presence, configuration, and what a live session has said of itself', async () => {
+    const device = await enter(nodes.b, 'early', await register(nodes.a, 'early', { zones: ['E'] }))
+    const status = { state: 'online', version: '7', journalId: 'j' }
+    await device.publish(statusOf('early'), status, { retain: true })
+    const again = await register(nodes.a, 'came-back')
+    const before = await enter(nodes.b, 'came-back', again)
+    await before.publish(statusOf('came-back'), status)
+    await before.end()
+    const back = await enter(nodes.b, 'came-back', again)
+    const third = await startServer({ REDIS_URL: redis.url, ...SLOW_SWEEP }, { database: nodes.database })
+    try {
+      const watcher = await technician(third, 'joined', `${ROOT}/clients/#`)
+      const shown = (topic: string) => watcher.received(topic).at(-1)?.payload
+      await until(() => shown(statusOf('early')) && shown(statusOf('came-back')), 'what is retained')
+      expect(shown(statusOf('early'))).toEqual(status)
+      expect(shown(`${ROOT}/clients/early/config`)).toEqual({ zones: ['E'], maxInFlight: 8 })
+      // Of the session before this one.
+      expect(shown(statusOf('came-back'))).toEqual({ state: 'online' })
+      const id = await send(third, { clientId: 'early' })
+      expect(await complete(device)).toBe(id)
+      await watcher.end()
+    } finally {
+      await third.stop()
+    }
+    await device.end()
+    await back.end()
   })
 
   test('explain on the node without the session says who has it', async () => {
