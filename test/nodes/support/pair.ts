@@ -35,7 +35,7 @@ export async function startPair(
   }
 }
 
-export const redisState = async (server: TestServer): Promise<string> => {
+const redisState = async (server: TestServer): Promise<string> => {
   const answer = await fetch(`${server.http}/health`)
   return ((await answer.json()) as { checks: { redis: { state: string } } }).checks.redis.state
 }
