@@ -159,7 +159,9 @@ test('a deleted client is gone from the retained topics, though its session ends
   }
 })
 
-test('a server that starts on a database that a killed one left behind shows everybody offline, without waiting for its lease', async () => {
+test('a server that starts on a database that a killed one left behind shows everybody offline, without waiting for its lease', {
+  timeout: 60_000,
+}, async () => {
   const database = await createTestDatabase()
   const killed = await startServerProcess(database)
   const { body } = await killed.api.post('/clients', { id: 'survivor', zones: ['Z'] })

@@ -17,7 +17,7 @@ import {
 } from './support/pair.ts'
 import { openSlowLine, type SlowLine } from './support/slow-line.ts'
 
-describe.skipIf(!hasTool('redis-server', 'redis-server'))('Redis in trouble', () => {
+describe.skipIf(!hasTool('redis-server', 'redis-server'))('Redis in trouble', { timeout: 60_000 }, () => {
   let redis: TestRedis
   let slow: SlowLine
   let nodes: Pair
