@@ -224,9 +224,7 @@ export async function findLostSessions(
     select k.id, k.session_epoch from clients k
     where k.session_epoch is not null and case when k.session_node = ${node}
       then not exists (select 1 from unnest(${living}::bigint[]) as l(epoch) where l.epoch = k.session_epoch)
-      else not exists (select 1 from nodes n where n.id = k.session_node and n.expires_at > clock_timestamp()) end`.execute(
-    db,
-  )
+      else not exists (select 1 from nodes n where n.id = k.session_node) end`.execute(db)
   return found.rows.map((row) => ({ clientId: row.id, epoch: row.session_epoch }))
 }
 

@@ -44,6 +44,9 @@ export function createNodes({ db, log, leaseSeconds, onDead }: NodesDeps): Nodes
   }
   let leads = false
   let others = 0
+  /** On the clock of performance.now(): the last renewal, and since when there was none too late. */
+  let renewedAt = Number.NEGATIVE_INFINITY
+  let heldSince = 0
   const clock: Clock = createClock({
     what: 'lease',
     log,
@@ -56,8 +59,10 @@ export function createNodes({ db, log, leaseSeconds, onDead }: NodesDeps): Nodes
   /** Answers whether nodes have died. */
   async function renew(): Promise<boolean> {
     const found = await renewNode(db, me, leaseSeconds)
-    const dead = found.filter((other) => other.expired || isGone(me, other))
-    const living = found.filter((other) => !dead.includes(other))
+    const mayJudge = holdsLease()
+    const gone = found.filter((other) => isGone(me, other))
+    const living = found.filter((other) => !other.expired && !gone.includes(other))
+    const dead = mayJudge ? found.filter((other) => !living.includes(other)) : gone
     others = living.length
     leads = !living.some(({ older }) => older)
     if (dead.length === 0 || !leads) return false
@@ -67,6 +72,17 @@ export function createNodes({ db, log, leaseSeconds, onDead }: NodesDeps): Nodes
       dead.map(({ id }) => id),
     )
     return true
+  }
+
+  /**
+   * Whether a lease that is over says something about its node: while PostgreSQL is down nobody can renew, and whoever comes back
+   * first would take all others for dead. So one waits for a whole lease after one's own was late, and after the start.
+   */
+  function holdsLease(): boolean {
+    const now = performance.now()
+    if (now - renewedAt > (leaseSeconds * 1000) / 2) heldSince = now
+    renewedAt = now
+    return now - heldSince >= leaseSeconds * 1000
   }
 
   return {

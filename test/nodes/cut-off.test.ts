@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { createTestDatabase, type TestDatabase } from '../support/database.ts'
 import { type Network, startNetwork } from '../support/database-faults.ts'
 import type { Device } from '../support/device.ts'
@@ -21,11 +21,14 @@ describe.skipIf(!hasTool('redis-server', 'redis-server'))('a node that is cut of
   let cut: TestServer
   let free: TestServer
 
-  /** The older node is the one that does what has to be done once. */
-  async function startCutting(which: 'a' | 'b'): Promise<void> {
+  beforeEach(async () => {
     redis = await startRedis()
     toRedis = await openSlowLine(redis.port)
     database = await createTestDatabase()
+  })
+
+  /** The older node is the one that does what has to be done once. */
+  async function startCutting(which: 'a' | 'b'): Promise<void> {
     toPostgres = await startNetwork(database)
     const common = { SWEEP_INTERVAL_SECONDS: 0.2, NODE_LEASE_SECONDS: LEASE_SECONDS, DATABASE_TIMEOUT_SECONDS: 1 }
     nodes = await startPair(
@@ -142,4 +145,26 @@ describe.skipIf(!hasTool('redis-server', 'redis-server'))('a node that is cut of
       expect(await owners()).toEqual({ stays: true, moves: true, works: true, other: true })
     },
   )
+
+  test('PostgreSQL away from both for longer than a lease: nobody takes the other for dead', async () => {
+    toPostgres = await startNetwork(database)
+    const settings = { SWEEP_INTERVAL_SECONDS: 0.2, NODE_LEASE_SECONDS: LEASE_SECONDS, DATABASE_TIMEOUT_SECONDS: 1 }
+    nodes = await startPair({ ...settings, REDIS_URL: redis.url, DATABASE_URL: toPostgres.url }, database)
+    const keysOf = await Promise.all(nodes.both.map((server, index) => register(server, `d${index}`)))
+    const devices = await Promise.all(
+      nodes.both.map((server, index) => enter(server, `d${index}`, keysOf[index] as string)),
+    )
+    const sessions = () => database.query('select id, session_epoch, session_node from clients order by id')
+    const before = await sessions()
+    const expired = 'select 1 from nodes where expires_at < clock_timestamp()'
+    toPostgres.cut()
+    await until(async () => (await database.query(expired)).length === 2, 'both leases are over')
+    toPostgres.mend()
+    await until(async () => (await database.query(expired)).length === 0, 'both have renewed')
+    for (const [index, device] of devices.entries()) {
+      const id = await send(nodes.both[1 - index] as TestServer, { clientId: `d${index}` })
+      expect(await complete(device)).toBe(id)
+    }
+    expect(await sessions()).toEqual(before)
+  })
 })
