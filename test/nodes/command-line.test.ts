@@ -3,6 +3,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
 import { run } from '../cli/support/run.ts'
+import { createTestDatabase } from '../support/database.ts'
+import { startRedis } from '../support/redis.ts'
 import { hasTool } from '../support/tools.ts'
 
 const has = hasTool('redis-server', 'redis-server')
@@ -24,3 +26,28 @@ test('without a redis-server it says what it needs', { timeout: 60_000 }, async 
   expect(code).toBe(1)
   expect(stderr).toContain('apt-get install redis-server')
 })
+
+test.skipIf(!has)(
+  'doctor tries the Redis that is named, and shows no password of it',
+  { timeout: 60_000 },
+  async () => {
+    const redis = await startRedis()
+    const database = await createTestDatabase()
+    onTestFinished(async () => {
+      await redis.stop()
+      await database.drop()
+    })
+    const ports = { HTTP_PORT: '0', MQTT_PORT: '0', MQTT_WS_PORT: '0' }
+    const look = async (REDIS_URL: string) => {
+      const { code, stdout } = await run(['doctor', '--json'], {
+        env: { ...ports, DATABASE_URL: database.url, REDIS_URL },
+      })
+      return { code, stdout, redis: JSON.parse(stdout).checks.find(({ name }: { name: string }) => name === 'Redis') }
+    }
+    expect(await look(redis.url)).toMatchObject({ code: 0, redis: { state: 'ok' } })
+    await redis.kill()
+    const ill = await look(redis.url.replace('redis://', 'redis://user:hidden@'))
+    expect(ill).toMatchObject({ code: 1, redis: { state: 'broken', detail: expect.stringContaining('ECONNREFUSED') } })
+    expect(ill.stdout).not.toContain('hidden')
+  },
+)
