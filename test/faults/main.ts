@@ -132,4 +132,5 @@ function writeResults(results: Result[]): void {
 }
 
 if (values.list) for (const { name, proves } of chosen) console.log(`${name}\n  ${proves}`)
-else process.exitCode = (await runAll()) ? 0 : 1
+// What a scenario that failed has left running must not keep it going.
+else process.exit((await runAll()) ? 0 : 1)

@@ -53,7 +53,9 @@ export const nodes = scenario({
     const spread = await sessionsByNode(stand)
     check(spread.length === 2, `the devices are on ${spread.length} nodes`)
     const { clientIds, zones } = fleet
-    const load = startSteadyLoad(stand, { clientIds, zones, luck, callers: 4, pauseMs: 40 })
+    // A zone of a large fleet is many executions: together they stay about the same.
+    const pauseMs = Math.max(40, agents)
+    const load = startSteadyLoad(stand, { clientIds, zones, luck, callers: 4, pauseMs })
     let slowest = 0
     for (let kill = 0; kill < kills; kill++) {
       if (kill < redisKills) await redis.kill()
