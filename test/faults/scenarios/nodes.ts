@@ -6,6 +6,7 @@ import { until } from '../../support/until.ts'
 import { openBalancer } from '../balancer.ts'
 import { judgeStand } from '../evidence.ts'
 import { startFleet } from '../fleet.ts'
+import type { Accepted } from '../load.ts'
 import { createLuck } from '../luck.ts'
 import { check, NotRun, scenario } from '../scenario.ts'
 import { createStand, type Stand } from '../stand.ts'
@@ -56,6 +57,7 @@ export const nodes = scenario({
     // A zone of a large fleet is many executions: together they stay about the same.
     const pauseMs = Math.max(40, agents)
     const load = startSteadyLoad(stand, { clientIds, zones, luck, callers: 4, pauseMs })
+    const everybody: Accepted[] = []
     let slowest = 0
     for (let kill = 0; kill < kills; kill++) {
       if (kill < redisKills) await redis.kill()
@@ -65,6 +67,7 @@ export const nodes = scenario({
       await dead.kill()
       await untilAllOnline(stand, running)
       slowest = Math.max(slowest, performance.now() - from)
+      everybody.push(await everybodyWorks(stand, clientIds.length))
       if (kill < redisKills) await redis.restart()
       await start()
     }
@@ -86,7 +89,7 @@ export const nodes = scenario({
     const owned = await sessionsByNode(stand)
     await fleet.stop()
     const judged = await judgeStand(stand, {
-      load,
+      load: { accepted: [...load.accepted, ...everybody] },
       plain: fleet.plain,
       devices: { plain: fleet.plainIds, lostMemory: new Set(), agentsWereKilled: false },
     })
@@ -97,7 +100,7 @@ export const nodes = scenario({
     check(slowest <= ONLINE_WITHIN_MS, `after a kill all were online only after ${Math.round(slowest)} ms`)
     say(`devices at first: ${spread.map(({ clients }) => clients).join(' and ')}`)
     return {
-      commands: load.accepted.length,
+      commands: load.accepted.length + everybody.length,
       ...judged,
       kills,
       'kills of Redis': redisKills,
@@ -107,6 +110,20 @@ export const nodes = scenario({
     }
   },
 })
+
+/** All of them at the node that is left, whether or not Redis is there. */
+async function everybodyWorks(stand: Stand, clients: number): Promise<Accepted> {
+  const key = crypto.randomUUID()
+  const body = { broadcast: true, action: 'print', payload: { thinkMs: 0, fails: false } }
+  const send = async () => {
+    // A connection that the killed node had may be tried first.
+    const answer = await stand.api.post('/commands?wait=60', body, { 'idempotency-key': key }).catch(() => undefined)
+    return answer && answer.status < 300 && answer.body
+  }
+  const { id, delivery, total, counts } = await until(send, 'a broadcast', 120_000)
+  check(counts.completed === clients, `a broadcast after a kill: ${JSON.stringify(counts)} of ${clients}`)
+  return { id, key, delivery, total }
+}
 
 const portOf = (url: string): number => Number(new URL(url).port)
 
