@@ -54,8 +54,8 @@ export const nodes = scenario({
     const spread = await sessionsByNode(stand)
     check(spread.length === 2, `the devices are on ${spread.length} nodes`)
     const { clientIds, zones } = fleet
-    // A zone of a large fleet is many executions: together they stay about the same.
-    const pauseMs = Math.max(40, agents)
+    // A zone of a large fleet is many executions, and its devices share the machine with everything else.
+    const pauseMs = Math.max(40, (agents * agents) / 500)
     const load = startSteadyLoad(stand, { clientIds, zones, luck, callers: 4, pauseMs })
     const everybody: Accepted[] = []
     let slowest = 0
