@@ -64,7 +64,7 @@ const VICTIMS = `select ${tables({
 export async function startScene(settings: Record<string, unknown> = {}): Promise<Scene> {
   const server = await startServer({
     HTTP_LOGIN_FAILURES_PER_MINUTE: 1_000_000,
-    MQTT_FAILED_LOGINS_PER_MINUTE: 1_000_000,
+    MQTT_LOGIN_FAILURES_PER_MINUTE: 1_000_000,
     LOG_LEVEL: 'info',
     CREDENTIAL_CACHE_SECONDS: 600,
     // They are silent while others are at work.
