@@ -27,7 +27,7 @@ export const frozenAgents = scenario({
     'Agents are stopped with SIGSTOP, their sockets open and nothing read: for the others the p99 from the request to the device, and to the committed result, stays under 250 ms; the frozen ones lose nothing.',
   sizes: {
     // Devices, server and PostgreSQL share the cores: a pace at which they are half idle, so that what is measured is the freezing.
-    short: { agents: 24, hosts: 4, frozen: 10, paceMs: 25, samples: 400, freezeSeconds: 8 },
+    short: { agents: 16, hosts: 4, frozen: 10, paceMs: 25, samples: 400, freezeSeconds: 8 },
     long: { agents: 60, hosts: 4, frozen: 10, paceMs: 25, samples: 5000, freezeSeconds: 90 },
   },
   alone: true,
