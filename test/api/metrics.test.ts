@@ -68,7 +68,9 @@ test('names follow the conventions, and docs/operating.md explains each', async 
     expect(help.length, name).toBeGreaterThan(5)
     expect(documented, name).toContain(`\`${name}`)
   }
-  expect(documented.size).toBe(families.length)
+  // A server without others has no line to them.
+  const here = [...documented].filter((name) => !name.startsWith('`signalbox_line_'))
+  expect(here).toHaveLength(families.length)
 })
 
 test("a command's whole way moves exactly its own series, by the times that the API tells", async () => {

@@ -104,7 +104,11 @@ test('workers share the ports, hear of each other without Redis, are replaced, a
     await complete(device)
     expect((await waiting).body.status).toBe('completed')
   }
-  expect((await server.api.get('/health')).body.checks.line).toMatchObject({ state: 'up', nodes: 2 })
+  // Each knows of the other from its first renewal on.
+  await until(async () => {
+    const { state, nodes } = (await server.api.get('/health')).body.checks.line
+    return state === 'up' && nodes === 2
+  }, 'they know of each other')
   await limitsAreExact()
 
   // One is killed: its devices come back to whoever is there, and there is a new one.

@@ -117,19 +117,20 @@ test('what has not ended, ended lately, or waits for a word stays as it is, howe
   const pending = await age(server.sql, await send({ clientId: 'absent' }), 400)
   await send()
   const running = await age(server.sql, await work('running'), 400)
-  const unknown = await age(server.sql, await finished('outcome_unknown'), 400)
+  const doubtful = await finished('outcome_unknown')
+  // Its alert is an event of the command, too.
+  await until(
+    async () =>
+      (await server.sql("select 1 from events where command_id = $1 and type = 'alert.opened'", [doubtful])).length > 0,
+    'the unknown outcome has its alert',
+  )
+  const unknown = await age(server.sql, doubtful, 400)
   const endedLately = await age(server.sql, await finished(), 40)
   await server.sql(
     "update executions set completed_at = clock_timestamp() - interval '29 days' where command_id = $1",
     [endedLately],
   )
   const recent = await finished()
-  // Its alert is an event of the command, too.
-  await until(
-    async () =>
-      (await server.sql("select 1 from events where command_id = $1 and type = 'alert.opened'", [unknown])).length > 0,
-    'the unknown outcome has its alert',
-  )
   const kept = [pending, running, unknown, endedLately, recent]
   const before = await rowsOf(kept)
   // Twice: the second pass begins before what the first one left.
