@@ -1,5 +1,4 @@
 import cluster, { type Worker } from 'node:cluster'
-import { once } from 'node:events'
 import { type Addresses, createApp, startDatabase, startRelay } from '../app.ts'
 import type { Settings } from '../schemas/settings.ts'
 import { EXIT } from './failures.ts'
@@ -22,6 +21,8 @@ export async function serveWithWorkers(
 
   async function start(): Promise<Addresses> {
     const worker = cluster.fork({ DATABASE_URL: database.url })
+    // What was on its way to one that ends reaches nobody: that it has ended is told by its exit.
+    worker.on('error', () => undefined)
     const addresses = await readyOf(worker)
     worker.once('exit', (code, signal) => replace(worker, signal ?? `code ${code}`))
     return addresses
@@ -50,7 +51,7 @@ export async function serveWithWorkers(
     await Promise.all(
       workers().map((worker) => {
         worker.process.kill('SIGTERM')
-        return once(worker, 'exit')
+        return new Promise((resolve) => worker.once('exit', resolve))
       }),
     )
     await database.stop()

@@ -125,7 +125,7 @@ test('workers share the ports, hear of each other without Redis, are replaced, a
   const ended = once(child, 'exit')
   await ledger.end()
   child.kill('SIGTERM')
-  expect(await ended).toEqual([0, null])
+  expect(await ended, errors).toEqual([0, null])
   for (const device of devices) await device.whenClosed()
 })
 
