@@ -35,6 +35,8 @@ export interface LoadOptions {
   luck: Luck
 }
 
+const UNCONFIRMED = [408, 503]
+
 /** A business system: it creates commands one after the other and repeats, with the same key, what was not confirmed. */
 export function startLoad(stand: Stand, options: LoadOptions): Load {
   const { luck, callers = 8, pauseMs = 20, thinkMs = 30 } = options
@@ -75,11 +77,11 @@ export function startLoad(stand: Stand, options: LoadOptions): Load {
     return { clientId: luck.pick(options.clientIds) }
   }
 
-  /** No answer and 503 mean the same: not confirmed. */
+  /** No answer, 503, and 408 (nobody read it in time) mean the same: not confirmed. */
   async function untilConfirmed<T extends { status: number }>(request: () => Promise<T>): Promise<T> {
     for (;;) {
       const answer = await request().catch(() => undefined)
-      if (answer && answer.status !== 503) return answer
+      if (answer && !UNCONFIRMED.includes(answer.status)) return answer
       if (answer) load.unavailable++
       load.repeated++
       await sleep(50)

@@ -21,6 +21,7 @@ export const restartStorm = scenario({
     short: { agents: 300, hosts: 2, restarts: 2 },
     long: { agents: 2000, hosts: 4, restarts: 6 },
   },
+  alone: true,
   async run({ agents, hosts, restarts }, { seed, say }) {
     await using stand = await createStand()
     const luck = createLuck(seed)
