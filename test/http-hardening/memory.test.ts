@@ -74,7 +74,7 @@ async function attack(count: number): Promise<Socket[]> {
   return sockets
 }
 
-test(`${SOCKETS} hostile connections again and again take no more memory than at first, and those who mean well are answered`, async () => {
+test(`${SOCKETS} hostile connections again and again take no more memory each time, and those who mean well are answered`, async () => {
   // The code that the attack runs through is compiled before, and the heap is that of a server that has been at work.
   for (const socket of await attack(KINDS.length * 20)) socket.destroy()
   await server.api.post('/clients', { id: 'c1' })
@@ -82,16 +82,22 @@ test(`${SOCKETS} hostile connections again and again take no more memory than at
     expect((await server.api.post('/commands/preview', { clientId: 'c1', action: 'a' })).status).toBe(200)
   }
   const before = await settledMb()
-  const first = await wave()
-  await wave()
-  const third = await wave()
-  const [began, one, three] = [before, first.mostMb, third.mostMb].map((mb) => mb.toFixed(0))
+  // How high a wave comes depends on when garbage is collected: it takes some to reach the plateau, which is what has to hold.
+  const early = await highestOf(5)
+  const late = await highestOf(3)
+  const [began, first, last] = [before, early, late].map((mb) => mb.toFixed(0))
   console.log(
-    `${SOCKETS} hostile connections: ${began} MB before, at most ${one} MB with them, ${three} MB the third time`,
+    `${SOCKETS} hostile connections: ${began} MB before, at most ${first} MB in five waves, ${last} MB in three more`,
   )
-  expect(third.mostMb - first.mostMb).toBeLessThan(MAX_GROWTH_MB)
+  expect(late - early).toBeLessThan(MAX_GROWTH_MB)
   expect((await server.api.get('/health')).status).toBe(200)
-}, 90_000)
+}, 180_000)
+
+async function highestOf(waves: number): Promise<number> {
+  let mostMb = 0
+  for (let count = 0; count < waves; count++) mostMb = Math.max(mostMb, (await wave()).mostMb)
+  return mostMb
+}
 
 /** Two and a half seconds of the attack, while somebody else is served. */
 async function wave(): Promise<{ mostMb: number }> {
