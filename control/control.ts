@@ -1,10 +1,9 @@
 import type { Logger } from 'pino'
 import { RateLimiterMemory } from 'rate-limiter-flexible'
 import type { Db } from '../db/connect.ts'
-import { storeSessionUse } from '../db/console-sessions.ts'
+import { storeLastUse } from '../db/last-use.ts'
 import { databaseIdentity } from '../db/nodes.ts'
 import { checkTimeZone } from '../db/quotas.ts'
-import { storeLastUse } from '../db/tokens.ts'
 import { isSettled } from '../schemas/executions.ts'
 import type { Settings } from '../schemas/settings.ts'
 import { type Authenticator, createAuthenticator } from './access/authenticate.ts'
@@ -168,12 +167,12 @@ export function createControl(deps: ControlDeps): Control {
     backlog: settings.SECURITY_EVENT_BACKLOG,
   })
   const tokenUse = createLastUse({
-    store: (ids, exactSeconds) => storeLastUse(db, ids, exactSeconds),
+    store: (ids, exactSeconds) => storeLastUse(db, 'tokens', ids, exactSeconds),
     exactSeconds: settings.TOKEN_LAST_USED_SECONDS,
     meter: metrics.batcher('token_use'),
   })
   const sessionUse = createLastUse({
-    store: (ids, exactSeconds) => storeSessionUse(db, ids, exactSeconds),
+    store: (ids, exactSeconds) => storeLastUse(db, 'console_sessions', ids, exactSeconds),
     exactSeconds: Math.min(settings.TOKEN_LAST_USED_SECONDS, settings.SESSION_IDLE_SECONDS / 10),
     meter: metrics.batcher('session_use'),
   })

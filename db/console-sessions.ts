@@ -60,17 +60,6 @@ export async function deleteSession(db: Audited, id: string): Promise<void> {
   await db.deleteFrom('console_sessions').where('id', '=', id).execute()
 }
 
-/** Notes that these sessions were used now, unless that was noted a moment ago. */
-export async function storeSessionUse(db: Db, ids: string[], exactSeconds: number): Promise<void> {
-  await sql`
-    with used as (
-      select id from console_sessions where id = any(${ids}::uuid[])
-        and last_used_at < clock_timestamp() - make_interval(secs => ${exactSeconds})
-      order by id for no key update skip locked
-    )
-    update console_sessions s set last_used_at = clock_timestamp() from used u where s.id = u.id`.execute(db)
-}
-
 /** Ended ones are kept for a day, so that a browser that comes late is not taken for somebody who guesses. */
 export async function forgetEndedSessions(db: Db, idleSeconds: number, limit: number): Promise<void> {
   await sql`

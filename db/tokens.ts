@@ -118,17 +118,6 @@ export async function revokeToken(db: Audited, id: string): Promise<void> {
   await db.updateTable('tokens').set({ revoked_at: sql<Date>`clock_timestamp()` }).where('id', '=', id).execute()
 }
 
-/** Notes that these tokens were used now, unless that was noted a moment ago. */
-export async function storeLastUse(db: Db, ids: string[], exactSeconds: number): Promise<void> {
-  await sql`
-    with used as (
-      select id from tokens where id = any(${ids}::uuid[])
-        and (last_used_at is null or last_used_at < clock_timestamp() - make_interval(secs => ${exactSeconds}))
-      order by id for no key update skip locked
-    )
-    update tokens t set last_used_at = clock_timestamp() from used u where t.id = u.id`.execute(db)
-}
-
 function toToken(row: {
   id: string
   principal_id: string
