@@ -126,7 +126,11 @@ describe.skipIf(!hasTool('redis-server', 'redis-server'))('two nodes with one Re
       () => watcher.received(statusOf('seen')).some(({ payload }) => payload.version === '2'),
       'the retained status',
     )
-    expect(watcher.received(`${ROOT}/clients/seen/config`).at(-1)?.payload).toMatchObject({ zones: ['S'] })
+    const config = await until(
+      () => watcher.received(`${ROOT}/clients/seen/config`).at(-1),
+      'the retained configuration',
+    )
+    expect(config.payload).toMatchObject({ zones: ['S'] })
     // Copies begin once the other node has heard that somebody listens here.
     const heard = async (): Promise<boolean> => {
       await device.publish(`${ROOT}/clients/seen/events/tick`, { id: crypto.randomUUID() })
