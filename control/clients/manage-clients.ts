@@ -68,11 +68,9 @@ export async function registerClient(
     const source = enrolment ? { enrolment: enrolment.id } : {}
     return { before: null, after: { ...governed(inserted), ...source }, result: inserted }
   })
-  deps.authenticator.forgetClient(client.id)
-  deps.statuses.touch(client.id)
+  noteChange(deps, client.id)
   await deps.transport.retainStatus(client.id, { state: 'offline', since: client.presenceSince })
   await deps.transport.retainConfig(client.id, { zones: client.zones, maxInFlight: client.maxInFlight })
-  deps.tell('client', { clientId: client.id })
   return client
 }
 
@@ -86,9 +84,7 @@ export async function changeClient(deps: ClientDeps, actor: Actor, id: string, c
 /** A change of zones or window reaches the live session, the next login and the retained topic. */
 export async function tellConfig(deps: ClientDeps, client: Client): Promise<void> {
   const config = { zones: client.zones, maxInFlight: client.maxInFlight }
-  deps.authenticator.forgetClient(client.id)
-  deps.statuses.touch(client.id)
-  deps.tell('client', { clientId: client.id })
+  noteChange(deps, client.id)
   const session = deps.sessions.get(client.id)
   if (session) session.config = config
   await deps.transport.retainConfig(client.id, config)
@@ -108,7 +104,6 @@ export async function rotateKey(
   const clientKey = newSecret('sbk')
   await update(deps, actor, id, 'client.key_rotated', { keyHash: hashSecret(clientKey), graceSeconds })
   if (graceSeconds === 0) disconnect(deps, id, 'its key was rotated')
-  deps.tell('client', { clientId: id })
   return clientKey
 }
 
@@ -116,7 +111,6 @@ export async function rotateKey(
 export async function setDisabled(deps: ClientDeps, actor: Actor, id: string, disabled: boolean): Promise<Client> {
   const client = await update(deps, actor, id, disabled ? 'client.disabled' : 'client.enabled', { disabled })
   if (disabled) disconnect(deps, id, 'it was disabled')
-  deps.tell('client', { clientId: id })
   return client
 }
 
@@ -127,10 +121,8 @@ export async function removeClient(deps: ClientDeps, actor: Actor, id: string): 
     if (!before || !(await deleteClient(trx, id))) throw clientNotFound(id)
     return { before: governed(before), after: null, result: undefined }
   })
-  deps.authenticator.forgetClient(id)
+  noteChange(deps, id)
   disconnect(deps, id, 'it was deleted')
-  deps.statuses.touch(id)
-  deps.tell('client', { clientId: id })
   await abandonOfDeleted(deps, id)
   await deps.transport.forget(id)
 }
@@ -171,8 +163,15 @@ async function update(
     const key = change.keyHash ? { graceSeconds: change.graceSeconds ?? 0 } : {}
     return { before: governed(before), after: { ...governed(after), ...key }, result: after }
   })
-  deps.authenticator.forgetClient(id)
+  noteChange(deps, id)
   return client
+}
+
+/** What was known of the client is out of date, here and on the other nodes. */
+function noteChange(deps: ClientDeps, id: string): void {
+  deps.authenticator.forgetClient(id)
+  deps.statuses.touch(id)
+  deps.tell('client', { clientId: id })
 }
 
 export const subjectOf = (clientId: string): string => `client:${clientId}`
