@@ -1,5 +1,4 @@
 import type { Logger } from 'pino'
-import { RateLimiterMemory } from 'rate-limiter-flexible'
 import type { Db } from '../db/connect.ts'
 import { storeLastUse } from '../db/last-use.ts'
 import { databaseIdentity } from '../db/nodes.ts'
@@ -19,7 +18,7 @@ import { deletedClients } from './clients/deleted-clients.ts'
 import { type CatchUp, createCatchUp } from './cluster/catch-up.ts'
 import { followHints } from './cluster/follow-hints.ts'
 import { createHints, type Tell } from './cluster/hints.ts'
-import type { Line, SharedCounter } from './cluster/line.ts'
+import { countAlone, type Line, type SharedCounter } from './cluster/line.ts'
 import { createNodes, type Nodes } from './cluster/nodes.ts'
 import { createShownClients } from './cluster/shown-clients.ts'
 import { createStatuses, type Statuses } from './cluster/statuses.ts'
@@ -294,10 +293,7 @@ export function createControl(deps: ControlDeps): Control {
     logins,
     loginThrottle: createLoginThrottle(settings.HTTP_LOGIN_FAILURES_PER_MINUTE),
     enrolmentCodes: createEnrolmentCodes(db, metrics),
-    minuteCounter:
-      line?.counter(MINUTE_SECONDS) ??
-      // The library decides only what a minute is: each grant has a limit of its own.
-      new RateLimiterMemory({ points: Number.MAX_SAFE_INTEGER, duration: MINUTE_SECONDS }),
+    minuteCounter: line?.counter(MINUTE_SECONDS) ?? countAlone(MINUTE_SECONDS),
     actions,
     watch,
     uplink,

@@ -1,7 +1,14 @@
-import type { RateLimiterAbstract } from 'rate-limiter-flexible'
+import { type RateLimiterAbstract, RateLimiterMemory } from 'rate-limiter-flexible'
 
 /** What counts for all nodes together. */
 export type SharedCounter = Pick<RateLimiterAbstract, 'penalty' | 'reward'>
+
+/** The library decides only what a window is: what is too many, its callers do, and differs from one to the other. */
+export const NO_LIMIT = Number.MAX_SAFE_INTEGER
+
+/** Counts for this node alone. */
+export const countAlone = (seconds: number): RateLimiterMemory =>
+  new RateLimiterMemory({ points: NO_LIMIT, duration: seconds })
 
 /**
  * The way to the other nodes: what goes over it may be lost, late or repeated, and nobody waits for it. Everything that has to

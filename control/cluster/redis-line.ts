@@ -1,9 +1,6 @@
-import { RateLimiterMemory, RateLimiterRedis } from 'rate-limiter-flexible'
+import { RateLimiterRedis } from 'rate-limiter-flexible'
 import { createRedisChannel } from '../../db/redis.ts'
-import type { Line } from './line.ts'
-
-/** The library decides only what a window is: what is too many, its callers do. */
-const NO_LIMIT = Number.MAX_SAFE_INTEGER
+import { countAlone, type Line, NO_LIMIT } from './line.ts'
 
 /** The nodes' line through Redis: one channel for hints, and counters that count for all of them. */
 export function createRedisLine({ url, timeoutSeconds }: { url: string; timeoutSeconds: number }): Line {
@@ -17,7 +14,7 @@ export function createRedisLine({ url, timeoutSeconds }: { url: string; timeoutS
     send: channel.publish,
     up: channel.up,
     counter(seconds) {
-      const alone = new RateLimiterMemory({ points: NO_LIMIT, duration: seconds })
+      const alone = countAlone(seconds)
       let shared: RateLimiterRedis | undefined
       const choose = () => {
         if (!channel.up()) return alone

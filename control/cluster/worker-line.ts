@@ -1,6 +1,6 @@
 import cluster, { type Worker } from 'node:cluster'
-import { RateLimiterCluster, RateLimiterClusterMaster, RateLimiterMemory } from 'rate-limiter-flexible'
-import type { Line, LineListeners } from './line.ts'
+import { RateLimiterCluster, RateLimiterClusterMaster } from 'rate-limiter-flexible'
+import { countAlone, type Line, type LineListeners, NO_LIMIT } from './line.ts'
 
 /** Told apart from what Node and the counters send over the same channel. */
 interface Relayed {
@@ -9,7 +9,6 @@ interface Relayed {
 
 const isRelayed = (message: unknown): message is Relayed => typeof (message as Relayed | null)?.signalbox === 'string'
 
-const NO_LIMIT = Number.MAX_SAFE_INTEGER
 const COUNTER_TIMEOUT_MS = 1000
 
 /** In the process that started the workers: passes on what each tells the others, and counts for them. */
@@ -44,7 +43,7 @@ export function createWorkerLine(): Line {
     },
     up: () => process.connected,
     counter(seconds) {
-      const alone = new RateLimiterMemory({ points: NO_LIMIT, duration: seconds })
+      const alone = countAlone(seconds)
       const options = { keyPrefix: 'signalbox', points: NO_LIMIT, duration: seconds, timeoutMs: COUNTER_TIMEOUT_MS }
       const shared = new RateLimiterCluster(options)
       return {
