@@ -75,17 +75,25 @@ export function createShownClients(deps: ShownClientsDeps): ShownClients {
       if (!met.has(id) && statuses.isQuietSince(id, beganAt) && !(await reading.add(id))) await forget(id)
   }
 
+  async function compareSome(limit: number): Promise<boolean> {
+    const readAt = performance.now()
+    if (after === '') {
+      beganAt = readAt
+      met = new Set()
+    }
+    const clients = await listShown(db, after, limit)
+    for (const client of clients) {
+      met.add(client.id)
+      await adopt(client, readAt)
+    }
+    after = clients.length < limit ? '' : (clients.at(-1) as ShownClient).id
+    if (after === '') await forgetMissing()
+    return after === ''
+  }
+
   return {
     async retainAll() {
-      for (let last = ''; ; ) {
-        const clients = await listShown(db, last, PAGE)
-        for (const { id, status, config } of clients) {
-          await transport.retainStatus(id, status)
-          await transport.retainConfig(id, config)
-        }
-        if (clients.length < PAGE) return
-        last = (clients.at(-1) as ShownClient).id
-      }
+      for (let isEnd = false; !isEnd; ) isEnd = await compareSome(PAGE)
     },
 
     async follow(clientId) {
@@ -96,20 +104,6 @@ export function createShownClients(deps: ShownClientsDeps): ShownClients {
       else await forget(clientId)
     },
 
-    async compareSome(limit) {
-      const readAt = performance.now()
-      if (after === '') {
-        beganAt = readAt
-        met = new Set()
-      }
-      const clients = await listShown(db, after, limit)
-      for (const client of clients) {
-        met.add(client.id)
-        await adopt(client, readAt)
-      }
-      after = clients.length < limit ? '' : (clients.at(-1) as ShownClient).id
-      if (after === '') await forgetMissing()
-      return after === ''
-    },
+    compareSome,
   }
 }

@@ -8,8 +8,8 @@ export interface Statuses {
   show(session: SessionRef, status: Record<string, Json>): Promise<void>
   /** The session has published it itself, so that it is retained here. */
   published(session: SessionRef, status: Record<string, Json>): void
-  /** Another node shows it. Answers whether it is news. */
-  showElsewhere(session: SessionRef, status: Record<string, Json>): Promise<boolean>
+  /** Another node shows it. */
+  showElsewhere(session: SessionRef, status: Record<string, Json>): Promise<void>
   /** Whether a newer session of the client was shown. */
   isSuperseded(session: SessionRef): boolean
   /** Something of the client was told: what was read from PostgreSQL before is older. */
@@ -44,9 +44,7 @@ export function createStatuses(deps: { transport: Transport; tell: Tell; hasLine
       if (isNews({ clientId, epoch })) tell('status', { clientId, epoch, status })
     },
     async showElsewhere(session, status) {
-      if (!isNews(session)) return false
-      await transport.retainStatus(session.clientId, status)
-      return true
+      if (isNews(session)) await transport.retainStatus(session.clientId, status)
     },
     isSuperseded: ({ clientId, epoch }) => (newest.get(clientId) ?? 0) > epoch,
     touch,
