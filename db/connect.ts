@@ -70,8 +70,8 @@ export function connectDatabase(options: ConnectOptions): Db {
     ...(options.patient ? {} : { query_timeout: options.timeoutSeconds * 1000 }),
     application_name: 'signalbox',
     keepAlive: true,
-    onConnect: (client: pg.PoolClient) => client.query(PLANNER),
-  } as unknown as pg.PoolConfig)
+    onConnect: (client: pg.ClientBase) => client.query(PLANNER),
+  } as pg.PoolConfig)
   pool.on('error', options.onIdleError)
   return new Kysely<Database>({ dialect: new PostgresDialect({ pool }) })
 }

@@ -31,7 +31,8 @@ export interface Claimable extends StoredExecution {
   room: number
 }
 
-/** What one claim takes at most of what passes the window. */
+/** The priority that passes the window, and what one claim takes of it at most. */
+export const URGENT = 10
 export const MAX_URGENT = 100
 
 /** A claim that may have reached the client: of which attempt, and the journal that the session had published, if any. */
@@ -186,12 +187,12 @@ export async function loadClaimable(
     ) w
     cross join lateral (
       (select p.* from executions p
-        where p.client_id = s.client_id and p.status = 'pending' and p.priority = 10
+        where p.client_id = s.client_id and p.status = 'pending' and p.priority = ${sql.lit(URGENT)}
           and p.not_before is null and p.expires_at > clock_timestamp()
         order by p.command_id limit ${MAX_URGENT})
       union all
       (select p.* from executions p
-        where p.client_id = s.client_id and p.status = 'pending' and p.priority < 10
+        where p.client_id = s.client_id and p.status = 'pending' and p.priority < ${sql.lit(URGENT)}
           and p.not_before is null and p.expires_at > clock_timestamp()
         order by p.priority desc, p.command_id limit w.room)
       union all
@@ -254,14 +255,10 @@ const CHANGED: Record<string, [type: string, of: (state: ExecutionState) => unkn
   started_at: ['timestamptz', (state) => instant(state.startedAt)],
   completed_at: ['timestamptz', (state) => instant(state.completedAt)],
 }
-const NAMES = Object.keys(CHANGED)
-const COLUMNS = sql.raw(NAMES.join(', '))
-const TYPED = sql.raw(
-  Object.entries(CHANGED)
-    .map(([name, [type]]) => `${name} ${type}`)
-    .join(', '),
-)
-const ASSIGNED = sql.raw(NAMES.map((name) => `${name} = excluded.${name}`).join(', '))
+const columns = Object.entries(CHANGED)
+const COLUMNS = sql.raw(columns.map(([name]) => name).join(', '))
+const TYPED = sql.raw(columns.map(([name, [type]]) => `${name} ${type}`).join(', '))
+const ASSIGNED = sql.raw(columns.map(([name]) => `${name} = excluded.${name}`).join(', '))
 
 /**
  * Stores changed executions and their events in one statement. A row that somebody else changed since it was read, or whose
@@ -270,7 +267,7 @@ const ASSIGNED = sql.raw(NAMES.map((name) => `${name} = excluded.${name}`).join(
 export async function storeExecutions(db: Db, changes: ExecutionChange[]): Promise<ExecutionKey[]> {
   const input = changes.map(({ commandId, clientId, version, guardEpoch, state }) => {
     const row: Record<string, unknown> = { command_id: commandId, client_id: clientId, version, guard: guardEpoch }
-    for (const name of NAMES) row[name] = CHANGED[name]?.[1](state)
+    for (const [name, [, of]] of columns) row[name] = of(state)
     return row
   })
   const events = changes.flatMap(({ commandId, clientId, events: drafts }) =>

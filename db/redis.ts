@@ -54,13 +54,6 @@ export function createRedisChannel(url: string, timeoutSeconds: number): RedisCh
       lastError = error.message || (error as NodeJS.ErrnoException).code || lastError
     })
 
-  function say(message: string, channel: string): void {
-    client.publish(channel, message).then(
-      () => sent++,
-      () => failed++,
-    )
-  }
-
   function judge(): void {
     const answers = performance.now() - answeredAt < timeoutSeconds * 1000
     if (up === answers) return
@@ -118,8 +111,14 @@ export function createRedisChannel(url: string, timeoutSeconds: number): RedisCh
       clearTimeout(timer)
     },
     publish(message) {
-      if (up) say(message, hintsChannel)
-      else failed++
+      if (!up) {
+        failed++
+        return
+      }
+      client.publish(hintsChannel, message).then(
+        () => sent++,
+        () => failed++,
+      )
     },
     up: () => up,
     counts: () => ({ sent, failed }),

@@ -1,6 +1,6 @@
 import type { Logger } from 'pino'
 import type { Db } from '../../db/connect.ts'
-import { type ExecutionKey, type ExecutionState, loadMessages, MAX_URGENT } from '../../db/executions.ts'
+import { type ExecutionKey, type ExecutionState, loadMessages, MAX_URGENT, URGENT } from '../../db/executions.ts'
 import type { Target } from '../../schemas/commands.ts'
 import type { CancelMessage, CommandMessage } from '../../schemas/messages.ts'
 import type { Tell } from '../cluster/hints.ts'
@@ -58,7 +58,7 @@ export interface DispatchDeps {
 
 /** Whether nothing is left of what waited: the claim took less than it could have. */
 const isAll = (claimed: Claimed[]): boolean => {
-  const urgent = claimed.filter(({ priority }) => priority === 10).length
+  const urgent = claimed.filter(({ priority }) => priority === URGENT).length
   return urgent < MAX_URGENT && claimed.length - urgent < (claimed[0]?.room ?? 0)
 }
 
