@@ -38,7 +38,6 @@ export function create(orders: LifecycleOrders): LifecycleLoad {
       await http.post('/api/commands', commandFor(clientId, n))
     },
   })
-  let failure: Error | undefined
   let reconnects = 0
   let turn = 0
   const reconnect = async (): Promise<void> => {
@@ -55,14 +54,9 @@ export function create(orders: LifecycleOrders): LifecycleLoad {
     start() {
       load.start()
       if (!orders.reconnectsPerSecond) return
-      timer = setInterval(() => {
-        reconnect().catch((error) => {
-          failure ??= error
-        })
-      }, 1000 / orders.reconnectsPerSecond)
+      timer = setInterval(() => reconnect().catch(load.fail), 1000 / orders.reconnectsPerSecond)
     },
     take() {
-      if (failure) throw failure
       fleet.check()
       return load.take()
     },
