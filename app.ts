@@ -115,15 +115,11 @@ export async function startDatabase(
   settings: Settings,
   servers: number,
 ): Promise<{ url: string; shown: string; stop(): Promise<void> }> {
-  const { DATABASE_URL: url, DATA_DIR, DATABASE_POOL } = settings
-  if (url !== undefined) return { url, shown: withoutPassword(url), stop: async () => undefined }
-  const connections = Math.max(100, servers * DATABASE_POOL + SPARE_CONNECTIONS)
-  const postgres = await startEmbeddedPostgres({
-    dataDir: join(resolve(DATA_DIR), 'postgres'),
-    log: createLog(settings.LOG_LEVEL, pino.destination(2)),
-    settings: { max_connections: String(connections) },
-  })
-  return { url: postgres.url, shown: postgres.url, stop: postgres.stop }
+  const started = new AsyncDisposableStack()
+  const log = createLog(settings.LOG_LEVEL, pino.destination(2))
+  const connections = Math.max(100, servers * settings.DATABASE_POOL + SPARE_CONNECTIONS)
+  const { url, shown } = await findDatabase(settings, log, started, { max_connections: String(connections) })
+  return { url, shown, stop: () => started.disposeAsync() }
 }
 
 /** Brings the schema up to date and ends; answers the migrations that were missing. */
@@ -186,16 +182,23 @@ const quietLog = (): Logger => createLog('error', pino.destination(2))
 export const createLog = (level: string, destination: DestinationStream): Logger =>
   pino({ level, hooks: { streamWrite: withoutSecrets } }, destination)
 
-/** Where the database is: the one of DATABASE_URL, or an embedded one that is started for it. */
+/** Where the database is: the one of DATABASE_URL, or an embedded one that is started for it, with these settings of PostgreSQL. */
 async function findDatabase(
   { DATABASE_URL, DATA_DIR }: Settings,
   log: Logger,
   started: AsyncDisposableStack,
-): Promise<{ connection: ConnectOptions['connection']; shown: string }> {
-  if (DATABASE_URL !== undefined) return { connection: DATABASE_URL, shown: withoutPassword(DATABASE_URL) }
-  const postgres = await startEmbeddedPostgres({ dataDir: join(resolve(DATA_DIR), 'postgres'), log })
+  embedded: Record<string, string> = {},
+): Promise<{ connection: ConnectOptions['connection']; url: string; shown: string }> {
+  if (DATABASE_URL !== undefined) {
+    return { connection: DATABASE_URL, url: DATABASE_URL, shown: withoutPassword(DATABASE_URL) }
+  }
+  const postgres = await startEmbeddedPostgres({
+    dataDir: join(resolve(DATA_DIR), 'postgres'),
+    log,
+    settings: embedded,
+  })
   started.defer(() => postgres.stop())
-  return { connection: postgres.connection, shown: postgres.url }
+  return { connection: postgres.connection, url: postgres.url, shown: postgres.url }
 }
 
 function openDatabase(

@@ -4,6 +4,7 @@ import { z } from 'zod'
 import type { EnrolmentLink } from '../schemas/enrolments.ts'
 import { Problem } from '../schemas/errors.ts'
 import { Id } from '../schemas/ids.ts'
+import { parseJson } from '../schemas/json.ts'
 import { type Backoff, reconnectDelay } from './backoff.ts'
 import { readCredentials, removeCredentials, writeCredentials } from './credentials.ts'
 import type { AgentLog } from './log.ts'
@@ -64,7 +65,7 @@ async function redeem({ link, clientId, signal }: EnrolOptions, clientKey: strin
     response = await fetch(`${link.url}/api/enrolments/redeem`, {
       method: 'POST',
       headers: { 'content-type': 'application/json' },
-      body: JSON.stringify({ code: link.code, clientKey, ...(clientId === undefined ? {} : { clientId }) }),
+      body: JSON.stringify({ code: link.code, clientKey, clientId }),
       // A code is for the server that it was given for.
       redirect: 'manual',
       signal: AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS)]),
@@ -91,12 +92,4 @@ async function redeem({ link, clientId, signal }: EnrolOptions, clientKey: strin
 function retryAfterMs(headers: Headers): number {
   const seconds = Number(headers.get('retry-after'))
   return Number.isFinite(seconds) ? Math.min(Math.max(seconds, 0), 60) * 1000 : 0
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
-  }
 }

@@ -63,7 +63,9 @@ async function authenticate(ctx: Context, permission: Gate, admission: Admission
   }
   const secret = /^Bearer +(\S+)$/i.exec(authorization)?.[1]
   const [what, form] = permission === 'client' ? ['client key', 'sbk_'] : ['API token', 'sbt_']
-  if (secret === undefined) throw unauthorized(`Give your ${what}: Authorization: Bearer ${form}…`)
+  if (secret === undefined) {
+    throw new AppError('UNAUTHORIZED', `Give your ${what}: Authorization: Bearer ${form}…`)
+  }
   const { address, requestId } = fromOf(ctx)
   if (!secret.startsWith(form)) {
     securityLog.note({ kind: 'bad_key', subject: address, address, detail: `no ${what} at ${ctx.method} ${ctx.path}` })
@@ -102,5 +104,3 @@ function crossSite(ctx: Context, { securityLog }: Admission, fault: string, prin
   securityLog.note({ kind: 'cross_site', ...who, address, detail })
   return new AppError('FORBIDDEN', `The session's cookie is not enough: ${fault}.`)
 }
-
-const unauthorized = (message: string): AppError => new AppError('UNAUTHORIZED', message)

@@ -117,12 +117,17 @@ async function answered(
   try {
     return await item.handle({
       ...caller,
-      from: fromOf(ctx),
-      session: sessionSecret(ctx),
       params: parseParams(item.params, ctx.params),
-      query: parseQuery(item, ctx),
+      query: parseQuery(item.query, ctx.query),
       body: await parseBody(item, ctx, limits),
       header: (name) => ctx.headers[name]?.toString(),
+      // What few routes ask for is worked out when they do.
+      get from() {
+        return fromOf(ctx)
+      },
+      get session() {
+        return sessionSecret(ctx)
+      },
       get gone() {
         return AbortSignal.any([goneSignal(ctx, caller, control.logins), stopping])
       },
@@ -133,8 +138,7 @@ async function answered(
   }
 }
 
-function parse(schema: z.ZodType | undefined, value: unknown, at: string): unknown {
-  if (!schema) return undefined
+function parse(schema: z.ZodType, value: unknown, at: string): unknown {
   const parsed = schema.safeParse(value)
   if (!parsed.success) throw invalidInput(parsed.error, at)
   return parsed.data
@@ -153,14 +157,15 @@ function parseParams(schema: z.ZodType | undefined, params: Record<string, strin
 }
 
 /** What PostgreSQL cannot keep is refused wherever it comes in. */
-function parseQuery(item: Route, ctx: Context): unknown {
-  const faults = Object.entries(ctx.query).flatMap(([path, value]) => {
+function parseQuery(schema: z.ZodType | undefined, query: Context['query']): unknown {
+  if (!schema) return undefined
+  const faults = Object.entries(query).flatMap(([path, value]) => {
     const message = jsonFault(value)
     return message ? [{ path, message }] : []
   })
-  if (item.query && faults[0])
-    throw new AppError('INVALID_INPUT', `The query is not valid: ${faults[0].path} ${faults[0].message}.`, faults)
-  return parse(item.query, ctx.query, 'query')
+  const [first] = faults
+  if (first) throw new AppError('INVALID_INPUT', `The query is not valid: ${first.path} ${first.message}.`, faults)
+  return parse(schema, query, 'query')
 }
 
 /** A body that the route has no use for is not read. */

@@ -1,4 +1,3 @@
-import type { FigureName } from './figures.ts'
 import type { Result, SubjectResult } from './run.ts'
 import type { Bar } from './scenario.ts'
 import { median } from './statistics.ts'
@@ -38,7 +37,3 @@ function verdictOn({ is, bar, goal }: Bar, value: number | undefined): Verdict['
   if (bar === undefined) return 'not reached'
   return reaches(bar) ? 'met' : 'NOT MET'
 }
-
-/** How the bar is named in a table. */
-export const nameOf = (labels: Record<FigureName, { label: string }>, { figure, against }: Bar): string =>
-  [labels[figure].label, ...(against ? [against.by === 'ratio' ? '÷' : '−', against.subject] : [])].join(' ')

@@ -1,6 +1,6 @@
 import { FIGURES, type FigureName } from './figures.ts'
-import { judge, nameOf } from './judge.ts'
-import type { Result } from './run.ts'
+import { judge } from './judge.ts'
+import { measured, type Result } from './run.ts'
 import type { Bar } from './scenario.ts'
 
 /** One scenario as lines of text: what was found of each subject, then the bars. */
@@ -13,16 +13,11 @@ export function showResult(result: Result): string {
     ['', ...subjects.map(({ name }) => name)],
     ...names.map((name) => [
       withUnit(FIGURES[name].label, FIGURES[name].unit),
-      ...subjects.map(({ medians, rounds }) =>
-        spread(
-          medians[name],
-          rounds.map((round) => round[name]),
-        ),
-      ),
+      ...subjects.map(({ medians, rounds }) => spread(medians[name], measured(rounds, name))),
     ]),
   ]
   const bars = judge(result).map((verdict) => [
-    nameOf(FIGURES, verdict.bar),
+    nameOf(verdict.bar),
     figure(verdict.value),
     limits(verdict.bar),
     verdict.verdict,
@@ -47,7 +42,7 @@ export function showSummary(results: Result[]): string {
   const rows = results.flatMap((result) =>
     judge(result).map(({ bar, value, verdict }) => [
       result.scenario.name,
-      nameOf(FIGURES, bar),
+      nameOf(bar),
       `${figure(value)}${unitOf(bar)}`,
       shown(bar.is, bar.bar),
       shown(bar.is, bar.goal),
@@ -72,6 +67,10 @@ export const holds = (results: Result[]): boolean =>
 
 const withUnit = (label: string, unit: string): string => (unit === '' ? label : `${label}, ${unit}`)
 
+/** How the bar is named in a table. */
+const nameOf = ({ figure: name, against }: Bar): string =>
+  [FIGURES[name].label, ...(against ? [against.by === 'ratio' ? '÷' : '−', against.subject] : [])].join(' ')
+
 const unitOf = ({ figure: name, against }: Bar): string =>
   against?.by === 'ratio' ? ' ×' : FIGURES[name].unit && ` ${FIGURES[name].unit}`
 
@@ -85,8 +84,7 @@ const shown = (is: Bar['is'], limit: number | undefined): string =>
   limit === undefined ? '' : `${is === 'at least' ? '≥' : '≤'} ${figure(limit)}`
 
 /** The median, and from where to where the rounds went. */
-function spread(median: number | undefined, rounds: (number | undefined)[]): string {
-  const values = rounds.filter((value) => value !== undefined && !Number.isNaN(value)) as number[]
+function spread(median: number | undefined, values: number[]): string {
   if (values.length < 2) return figure(median)
   return `${figure(median)} (${figure(Math.min(...values))}–${figure(Math.max(...values))})`
 }

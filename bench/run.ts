@@ -69,12 +69,15 @@ function missing({ program, debianPackage }: Need): string | undefined {
   return locate(program) ? undefined : `absent: ${program} is not installed (apt-get install ${debianPackage})`
 }
 
+/** What the rounds found of one figure, without those that found nothing. */
+export const measured = (rounds: Figures[], name: FigureName): number[] =>
+  rounds.map((round) => round[name]).filter((value) => value !== undefined && !Number.isNaN(value)) as number[]
+
 function medianOf(rounds: Figures[]): Figures {
   const names = Object.keys(FIGURES) as FigureName[]
   return Object.fromEntries(
     names
-      .map((name) => [name, rounds.map((round) => round[name]).filter((value) => value !== undefined)] as const)
-      .map(([name, values]) => [name, values.filter((value) => !Number.isNaN(value))] as const)
+      .map((name) => [name, measured(rounds, name)] as const)
       .filter(([, values]) => values.length > 0)
       .map(([name, values]) => [name, median(values)]),
   )

@@ -20,7 +20,7 @@ export interface BaseSizes {
   rounds: number
 }
 
-interface Subject<Sizes> {
+export interface Subject<Sizes> {
   name: string
   /** The package of a program that it needs; without it the subject is named as absent. */
   needs?: Need

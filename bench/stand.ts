@@ -1,6 +1,7 @@
 import { mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
+import { inspect } from 'node:util'
 import pg from 'pg'
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../db/embedded-postgres.ts'
 import { type Account, registerAccounts } from './accounts.ts'
@@ -37,12 +38,13 @@ export interface StandOptions {
   say(line: string): void
 }
 
-const silent = { info: () => undefined, warn: () => undefined, error: () => undefined }
-
 export async function createStand({ profileDirectory, say }: StandOptions): Promise<Stand> {
   const directory = await mkdtemp(join(tmpdir(), 'signalbox-bench-'))
   if (profileDirectory) await mkdir(profileDirectory, { recursive: true })
-  const postgres = await startEmbeddedPostgres({ dataDir: join(directory, 'postgres'), log: silent })
+  // A PostgreSQL that had to be started again spoils the figures: that is said, and that it starts and stops is not.
+  const warn = (details: object, message: string): void => say(`${message} ${inspect(details)}`)
+  const log = { info: () => undefined, warn, error: warn }
+  const postgres = await startEmbeddedPostgres({ dataDir: join(directory, 'postgres'), log })
   const urlOf = (name: string): string => postgres.url.replace(/\/signalbox$/, `/${name}`)
   const admin = new pg.Pool({ connectionString: urlOf('postgres'), max: 1 })
   const made = new Map<string, Promise<unknown>>()
@@ -65,6 +67,7 @@ export async function createStand({ profileDirectory, say }: StandOptions): Prom
       // What the copying wrote is not to be written during the measurement.
       await admin.query('checkpoint')
       const pool = new pg.Pool({ connectionString: urlOf(name), max: 1 })
+      // An idle connection that is lost is made anew by the next query, which throws if that cannot be.
       pool.on('error', () => undefined)
       return {
         name,

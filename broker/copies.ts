@@ -19,27 +19,23 @@ const WANTED_MS = 10_000
 /** `look` has to be called every second or so. */
 export function createCopies(deps: { aedes: Aedes; settings: Settings; connections: Connections; tell: Tell }): Copies {
   const root = deps.settings.MQTT_TOPIC_ROOT
-  const prefix = `${root}/`
   /** Until when each node wants them, on the clock of performance.now(). */
   const wanted = new Map<string, number>()
   const copies = new WeakSet<Buffer>()
   let listened = false
   let toldAt = 0
 
-  /** What is retained goes to every node anyway. */
-  const isShown = (topic: string): boolean => parseTopic(root, topic)?.spec.retain !== false
-
   deps.aedes.on('publish', ({ topic, payload }) => {
-    if (wanted.size === 0 || !topic.startsWith(prefix) || isShown(topic)) return
-    const bytes = Buffer.isBuffer(payload) ? payload : Buffer.from(payload)
-    if (!copies.has(payload as Buffer)) deps.tell('copy', { topic, payload: bytes.toString() })
+    if (wanted.size === 0 || copies.has(payload as Buffer)) return
+    // What is retained goes to every node anyway.
+    if (parseTopic(root, topic)?.spec.retain === false) deps.tell('copy', { topic, payload: payload.toString() })
   })
 
   return {
     look() {
       const now = performance.now()
       for (const [node, until] of wanted) if (until < now) wanted.delete(node)
-      const listens = [...deps.connections.all()].some(({ login }) => login.kind === 'principal')
+      const listens = Iterator.from(deps.connections.all()).some(({ login }) => login.kind === 'principal')
       if (listens === listened && (!listens || now - toldAt < WANTED_MS / 3)) return
       listened = listens
       toldAt = now

@@ -1,4 +1,5 @@
 import { Problem } from '../schemas/errors.ts'
+import { parseJson } from '../schemas/json.ts'
 import { RefusedError, UnreachableError, UsageError } from './failures.ts'
 
 export interface ApiTarget {
@@ -77,14 +78,6 @@ function unreachable(url: string, error: unknown): UnreachableError {
 function notSignalbox({ url }: ApiTarget, status?: number): UnreachableError {
   const answered = status === undefined ? 'something else' : `status ${status}`
   return new UnreachableError(`what answers at ${url} is not Signalbox (${answered})`, { maySent: true })
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
-  }
 }
 
 /** A path below /api whose parameters are escaped: path`/clients/${id}`. */

@@ -1,6 +1,7 @@
 import cluster from 'node:cluster'
 import { type Addresses, createApp } from '../app.ts'
 import { settingsFromEnvironment } from './settings.ts'
+import { stopOnSignal } from './stop-on-signal.ts'
 import { serveAsWorker, serveWithWorkers } from './workers.ts'
 
 export interface ServeOptions {
@@ -20,23 +21,6 @@ export async function serve({ workers = 1 }: ServeOptions): Promise<void> {
     console.error(`signalbox: ${(error as Error).message}`)
     process.exit(1)
   }
-}
-
-function stopOnSignal(end: () => Promise<void>): void {
-  let stopping = false
-  const stop = (): void => {
-    if (stopping) process.exit(130)
-    stopping = true
-    end().then(
-      () => process.exit(0),
-      (error) => {
-        console.error(error)
-        process.exit(1)
-      },
-    )
-  }
-  process.on('SIGINT', stop)
-  process.on('SIGTERM', stop)
 }
 
 function show(addresses: Addresses): void {

@@ -1,7 +1,7 @@
 import cluster, { type Worker } from 'node:cluster'
 import { type Addresses, createApp, startDatabase, startRelay } from '../app.ts'
 import type { Settings } from '../schemas/settings.ts'
-import { EXIT } from './failures.ts'
+import { exitAfter, stopOnSignal } from './stop-on-signal.ts'
 
 /** A worker that ends is replaced, but not more often than this. */
 const RESPAWN_MS = 1000
@@ -42,11 +42,11 @@ export async function serveWithWorkers(
 
   const workers = (): Worker[] => Object.values(cluster.workers ?? {}).filter((worker) => worker !== undefined)
 
+  function kill(): void {
+    for (const worker of workers()) worker.process.kill('SIGKILL')
+  }
+
   async function stop(): Promise<void> {
-    if (stopping) {
-      for (const worker of workers()) worker.process.kill('SIGKILL')
-      process.exit(EXIT.interrupted)
-    }
     stopping = true
     await Promise.all(
       workers().map((worker) => {
@@ -55,10 +55,8 @@ export async function serveWithWorkers(
       }),
     )
     await database.stop()
-    process.exit(0)
   }
-  process.on('SIGINT', () => void stop())
-  process.on('SIGTERM', () => void stop())
+  stopOnSignal(stop, kill)
 
   try {
     // The first one alone: it brings the schema up to date, and makes the administrator if there is none.
@@ -67,7 +65,7 @@ export async function serveWithWorkers(
     show({ ...addresses, database: database.shown })
   } catch (error) {
     stopping = true
-    for (const worker of workers()) worker.process.kill('SIGKILL')
+    kill()
     await database.stop()
     throw error
   }
@@ -90,14 +88,6 @@ function readyOf(worker: Worker): Promise<Addresses> {
 export async function serveAsWorker(settings: Settings): Promise<void> {
   const app = createApp(settings, { isWorker: true })
   process.on('SIGINT', () => undefined)
-  process.once('SIGTERM', () => {
-    app.stop().then(
-      () => process.exit(0),
-      (error) => {
-        console.error(error)
-        process.exit(1)
-      },
-    )
-  })
+  process.once('SIGTERM', () => exitAfter(app.stop()))
   process.send?.({ ready: await app.start() })
 }

@@ -36,6 +36,15 @@ function textFault(text: string): string | undefined {
   return undefined
 }
 
+/** Undefined if it is no JSON. */
+export function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
 /** Any JSON document that PostgreSQL and every JSON parser keep as it is. */
 export const JsonValue = z
   .custom<Json>((value) => value !== undefined)

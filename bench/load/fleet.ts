@@ -45,6 +45,7 @@ export function createFleet(
   let failure: Error | undefined
   const devices = orders.accounts.map((account) => ({
     account,
+    // `connect` makes it, before anybody has the device in hand.
     connection: undefined as unknown as Connection,
     journalId: orders.journals ? randomUUID() : undefined,
     attempts: new Map<string, Attempt>(),

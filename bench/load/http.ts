@@ -1,13 +1,11 @@
 import { Pool } from 'undici'
 
-interface Answer {
-  status: number
-  text: string
-}
-
 export interface Http extends AsyncDisposable {
-  /** POST of JSON that is already text. The first answers of a connection include its making. */
-  post(path: string, json: string): Promise<Answer>
+  /**
+   * POST of JSON that is already text; answers what came back. Throws unless it has the expected status, 201 as a rule. The first
+   * answers of a connection include its making.
+   */
+  post(path: string, json: string, expected?: number): Promise<string>
 }
 
 /** Cheap for the caller: undici's lowest level, keep-alive, one request at a time per connection. */
@@ -15,7 +13,7 @@ export function openHttp(origin: string, options: { token: string; connections: 
   const pool = new Pool(origin, { connections: options.connections, pipelining: 1 })
   const headers = { authorization: `Bearer ${options.token}`, 'content-type': 'application/json' }
   return {
-    post: (path, body) =>
+    post: (path, body, expected = 201) =>
       new Promise((resolve, reject) => {
         let status = 0
         const chunks: Buffer[] = []
@@ -30,7 +28,9 @@ export function openHttp(origin: string, options: { token: string; connections: 
               chunks.push(chunk)
             },
             onResponseEnd() {
-              resolve({ status, text: (chunks.length === 1 ? chunks[0] : Buffer.concat(chunks))?.toString() ?? '' })
+              const text = (chunks.length === 1 ? chunks[0] : Buffer.concat(chunks))?.toString() ?? ''
+              if (status === expected) resolve(text)
+              else reject(new Error(`POST ${path}: ${status} ${text}`))
             },
             onResponseError(_controller, error) {
               reject(error)

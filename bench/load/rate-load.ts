@@ -29,7 +29,9 @@ export interface RateLoadOptions {
 
 const DRAIN_LIMIT_MS = 60_000
 
-export function createRateLoad({ callers, perSecond, outstanding, begin }: RateLoadOptions): RateLoad {
+/** `fail`: what the load is made of has failed, apart from what it began. */
+export function createRateLoad(options: RateLoadOptions): RateLoad & { fail(error: Error): void } {
+  const { callers, perSecond, outstanding, begin } = options
   const begun = new Map<number, number>()
   let next = 0
   let latencies: number[] = []
@@ -49,6 +51,10 @@ export function createRateLoad({ callers, perSecond, outstanding, begin }: RateL
     latencies.push(performance.now() - begunAt)
     waiting.shift()?.()
   }
+  const fail = (error: Error): void => {
+    failure ??= error
+    for (const wake of waiting.splice(0)) wake()
+  }
   const room = (most: number): Promise<void> | undefined =>
     begun.size < most ? undefined : new Promise((resolve) => waiting.push(resolve))
 
@@ -66,11 +72,10 @@ export function createRateLoad({ callers, perSecond, outstanding, begin }: RateL
     }
   }
   return {
+    fail,
     start() {
       takenAt = startedAt = performance.now()
-      running = Promise.all(Array.from({ length: callers }, caller)).catch((error) => {
-        failure ??= error
-      })
+      running = Promise.all(Array.from({ length: callers }, caller)).catch(fail)
     },
     take() {
       if (failure) throw failure
@@ -88,10 +93,10 @@ export function createRateLoad({ callers, perSecond, outstanding, begin }: RateL
       ending = true
       await running
       if (failure) throw failure
-      const late = setTimeout(() => {
-        failure = new Error(`${begun.size} were not done within ${DRAIN_LIMIT_MS} ms`)
-        for (const wake of waiting) wake()
-      }, DRAIN_LIMIT_MS)
+      const late = setTimeout(
+        () => fail(new Error(`${begun.size} were not done within ${DRAIN_LIMIT_MS} ms`)),
+        DRAIN_LIMIT_MS,
+      )
       while (begun.size > 0 && !failure) await room(1)
       clearTimeout(late)
       if (failure) throw failure

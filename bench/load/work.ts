@@ -58,7 +58,9 @@ export function work(device: Device, packet: mqtt.IPublishPacket, done: Done): v
     return
   }
   const topic = buildTopic(ROOT, 'commandStatus', { clientId: device.account.id, commandId: id })
-  const begun: Attempt = { topic, attempt, label: payload as never, next: 'running' }
+  // A device of the harness gets no commands but those of `commandFor` and of the broadcasts.
+  const label = payload as unknown as Label
+  const begun: Attempt = { topic, attempt, label, next: 'running' }
   device.attempts.set(key, begun)
   if (device.attempts.size > REMEMBERED) forgetOldest(device)
   report(device, begun, done)

@@ -18,15 +18,8 @@ export async function create({ socketPath, callers, outstanding, concurrency }: 
   const connection = { path: socketPath, maxRetriesPerRequest: null }
   const queue = new Queue<Label>(QUEUE, { connection, defaultJobOptions: { removeOnComplete: true } })
   let onDone: (n: number) => void = () => undefined
-  let failure: Error | undefined
   const worker = new Worker<Label>(QUEUE, async () => ({ ok: true }), { connection, concurrency })
   worker.on('completed', ({ data }) => onDone(data.n))
-  const failed = (error: Error): void => {
-    failure ??= error
-  }
-  queue.on('error', failed)
-  worker.on('error', failed)
-  await worker.waitUntilReady()
   const load = createRateLoad({
     callers,
     outstanding,
@@ -35,11 +28,8 @@ export async function create({ socketPath, callers, outstanding, concurrency }: 
       await queue.add('run', { n })
     },
   })
-  return {
-    ...load,
-    take() {
-      if (failure) throw failure
-      return load.take()
-    },
-  }
+  queue.on('error', load.fail)
+  worker.on('error', load.fail)
+  await worker.waitUntilReady()
+  return load
 }

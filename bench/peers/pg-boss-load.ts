@@ -23,13 +23,6 @@ const EMPTY_WAIT_MS = 2
  */
 export async function create({ url, callers, outstanding, workers }: PgBossOrders): Promise<RateLoad> {
   const boss = new PgBoss({ connectionString: url, max: CONNECTIONS, supervise: false, schedule: false })
-  let failure: Error | undefined
-  const failed = (error: Error): void => {
-    failure ??= error
-  }
-  boss.on('error', failed)
-  await boss.start()
-  await boss.createQueue(QUEUE, { partition: true })
   let onDone: (n: number) => void = () => undefined
 
   const worker = async (): Promise<void> => {
@@ -45,8 +38,6 @@ export async function create({ url, callers, outstanding, workers }: PgBossOrder
       }
     }
   }
-  for (let index = 0; index < workers; index++) worker().catch(failed)
-
   const load = createRateLoad({
     callers,
     outstanding,
@@ -56,11 +47,9 @@ export async function create({ url, callers, outstanding, workers }: PgBossOrder
       if (workers === 0) done(n)
     },
   })
-  return {
-    ...load,
-    take() {
-      if (failure) throw failure
-      return load.take()
-    },
-  }
+  boss.on('error', load.fail)
+  await boss.start()
+  await boss.createQueue(QUEUE, { partition: true })
+  for (let index = 0; index < workers; index++) worker().catch(load.fail)
+  return load
 }

@@ -3,7 +3,7 @@ import { startPart } from '../part.ts'
 import { type BaseSizes, type Figures, scenario } from '../scenario.ts'
 import type { Database } from '../stand.ts'
 import { median, percentile } from '../statistics.ts'
-import { BARE_AEDES, BARE_MOSQUITTO, type BrokerKind, equalFleet } from './brokers.ts'
+import { BARE_AEDES, BARE_MOSQUITTO, equalFleet, measuredBy } from './brokers.ts'
 import { startOurs } from './ours.ts'
 
 interface Sizes extends BaseSizes {
@@ -44,13 +44,7 @@ async function checkBroadcasts(database: Database, { devices, warm, broadcasts }
   }
 }
 
-const peer = ({ start, ...kind }: BrokerKind) => ({
-  ...kind,
-  async measure(stand: Parameters<typeof start>[0], sizes: Sizes) {
-    await using broker = await start(stand, sizes.devices)
-    return await measure({ fleet: equalFleet(broker), othersEveryMs: 0 }, sizes)
-  },
-})
+const peer = measuredBy<Sizes>((broker, sizes) => measure({ fleet: equalFleet(broker), othersEveryMs: 0 }, sizes))
 
 export const broadcast = scenario<Sizes>({
   name: 'broadcast',

@@ -3,7 +3,7 @@ import type { FleetOrders } from '../load/fleet.ts'
 import { startPart } from '../part.ts'
 import type { AedesServer } from '../peers/aedes-server.ts'
 import { MOSQUITTO, startMosquitto } from '../peers/mosquitto.ts'
-import type { Need } from '../scenario.ts'
+import type { BaseSizes, Figures, Need, Subject } from '../scenario.ts'
 import type { Stand } from '../stand.ts'
 import { startOurs } from './ours.ts'
 
@@ -21,6 +21,17 @@ export interface BrokerKind {
   needs?: Need
   start(stand: Stand, devices: number): Promise<Broker>
 }
+
+/** Makes a broker a subject: it is started for the measurement and stopped after it. */
+export const measuredBy =
+  <Sizes extends BaseSizes & { devices: number }>(measure: (broker: Broker, sizes: Sizes) => Promise<Figures>) =>
+  ({ start, ...named }: BrokerKind): Subject<Sizes> => ({
+    ...named,
+    async measure(stand, sizes) {
+      await using broker = await start(stand, sizes.devices)
+      return await measure(broker, sizes)
+    },
+  })
 
 const AEDES = new URL('../peers/aedes-server.ts', import.meta.url)
 

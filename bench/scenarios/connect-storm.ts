@@ -2,7 +2,7 @@ import type { FleetLoad } from '../load/fleet-load.ts'
 import { startPart } from '../part.ts'
 import { cpuSeconds } from '../processes.ts'
 import { type BaseSizes, scenario } from '../scenario.ts'
-import { BARE_AEDES, BARE_MOSQUITTO, type BrokerKind, equalFleet, OURS } from './brokers.ts'
+import { BARE_AEDES, BARE_MOSQUITTO, equalFleet, measuredBy, OURS } from './brokers.ts'
 
 interface Sizes extends BaseSizes {
   devices: number
@@ -10,25 +10,21 @@ interface Sizes extends BaseSizes {
 
 const LOAD = new URL('../load/fleet-load.ts', import.meta.url)
 
-const subject = ({ start, ...kind }: BrokerKind) => ({
-  ...kind,
-  async measure(stand: Parameters<typeof start>[0], { devices }: Sizes) {
-    await using broker = await start(stand, devices)
-    await using load = await startPart<FleetLoad>(LOAD, equalFleet(broker))
-    const before = { server: cpuSeconds(broker.pid), load: cpuSeconds(load.pid) }
-    const startedAt = performance.now()
-    await load.call.connect()
-    await broker.allOnline()
-    const seconds = (performance.now() - startedAt) / 1000
-    await load.call.check()
-    const used = cpuSeconds(load.pid) - before.load
-    return {
-      rate: devices / seconds,
-      serverCpu: ((cpuSeconds(broker.pid) - before.server) * 1e6) / devices,
-      loadCpu: (used * 1e6) / devices,
-      loadBusy: (used / seconds) * 100,
-    }
-  },
+const subject = measuredBy<Sizes>(async (broker, { devices }) => {
+  await using load = await startPart<FleetLoad>(LOAD, equalFleet(broker))
+  const before = { server: cpuSeconds(broker.pid), load: cpuSeconds(load.pid) }
+  const startedAt = performance.now()
+  await load.call.connect()
+  await broker.allOnline()
+  const seconds = (performance.now() - startedAt) / 1000
+  await load.call.check()
+  const used = cpuSeconds(load.pid) - before.load
+  return {
+    rate: devices / seconds,
+    serverCpu: ((cpuSeconds(broker.pid) - before.server) * 1e6) / devices,
+    loadCpu: (used * 1e6) / devices,
+    loadBusy: (used / seconds) * 100,
+  }
 })
 
 export const connectStorm = scenario<Sizes>({

@@ -1,7 +1,7 @@
 import { fillHistory } from '../past.ts'
 import { type BaseSizes, scenario } from '../scenario.ts'
 import type { Database, Stand } from '../stand.ts'
-import { type LifecycleSizes, measureLifecycle } from './lifecycle.ts'
+import { type LifecycleSizes, measureLifecycle, measureNewLifecycle } from './lifecycle.ts'
 import { checkLedger, startOurs } from './ours.ts'
 
 interface Sizes extends BaseSizes, LifecycleSizes {
@@ -62,15 +62,7 @@ export const history = scenario<Sizes>({
         return figures
       },
     },
-    {
-      name: 'empty',
-      async measure(stand, sizes) {
-        await using ours = await startOurs(stand, sizes.devices)
-        const { figures, begun } = await measureLifecycle(ours, sizes)
-        await checkLedger(ours.database, begun, 'completed')
-        return figures
-      },
-    },
+    { name: 'empty', measure: measureNewLifecycle },
   ],
   bars: [{ figure: 'rate', against: { subject: 'empty', by: 'ratio' }, is: 'at least', bar: 0.9, goal: 1 }],
 })

@@ -3,7 +3,7 @@ import type { FleetLoad } from '../load/fleet-load.ts'
 import { startPart } from '../part.ts'
 import { cpuSeconds, memoryMiB } from '../processes.ts'
 import { type BaseSizes, scenario } from '../scenario.ts'
-import { BARE_AEDES, BARE_MOSQUITTO, type BrokerKind, equalFleet, OURS } from './brokers.ts'
+import { BARE_AEDES, BARE_MOSQUITTO, equalFleet, measuredBy, OURS } from './brokers.ts'
 
 interface Sizes extends BaseSizes {
   devices: number
@@ -23,23 +23,19 @@ async function atRest(pid: number, { settleSeconds, seconds }: Sizes): Promise<{
   return { memory: memoryMiB(pid), cpu: ((cpuSeconds(pid) - before) / seconds) * 100 }
 }
 
-const subject = ({ start, ...kind }: BrokerKind) => ({
-  ...kind,
-  async measure(stand: Parameters<typeof start>[0], sizes: Sizes) {
-    await using broker = await start(stand, sizes.devices)
-    const empty = await atRest(broker.pid, sizes)
-    await using load = await startPart<FleetLoad>(LOAD, { ...equalFleet(broker), keepaliveSeconds: KEEPALIVE_SECONDS })
-    await load.call.connect()
-    await broker.allOnline()
-    const full = await atRest(broker.pid, sizes)
-    await load.call.check()
-    return {
-      memoryEmpty: empty.memory,
-      memoryGrowth: full.memory - empty.memory,
-      cpuEmpty: empty.cpu,
-      cpuGrowth: full.cpu - empty.cpu,
-    }
-  },
+const subject = measuredBy<Sizes>(async (broker, sizes) => {
+  const empty = await atRest(broker.pid, sizes)
+  await using load = await startPart<FleetLoad>(LOAD, { ...equalFleet(broker), keepaliveSeconds: KEEPALIVE_SECONDS })
+  await load.call.connect()
+  await broker.allOnline()
+  const full = await atRest(broker.pid, sizes)
+  await load.call.check()
+  return {
+    memoryEmpty: empty.memory,
+    memoryGrowth: full.memory - empty.memory,
+    cpuEmpty: empty.cpu,
+    cpuGrowth: full.cpu - empty.cpu,
+  }
 })
 
 export const idleFleet = scenario<Sizes>({

@@ -2,7 +2,7 @@ import type { LatencyLoad, LatencyOrders } from '../load/latency-load.ts'
 import { startPart } from '../part.ts'
 import { type BaseSizes, type Figures, scenario } from '../scenario.ts'
 import { percentile } from '../statistics.ts'
-import { BARE_AEDES, BARE_MOSQUITTO, type BrokerKind, equalFleet } from './brokers.ts'
+import { BARE_AEDES, BARE_MOSQUITTO, equalFleet, measuredBy } from './brokers.ts'
 import { agents, checkLedger, startOurs } from './ours.ts'
 
 interface Sizes extends BaseSizes {
@@ -26,13 +26,7 @@ async function measure(orders: LatencyOrders, { warm, commands, pauseMs }: Sizes
   return { ...figures, waitP50: percentile(answer, 0.5), waitP99: percentile(answer, 0.99) }
 }
 
-const peer = ({ start, ...kind }: BrokerKind) => ({
-  ...kind,
-  async measure(stand: Parameters<typeof start>[0], sizes: Sizes) {
-    await using broker = await start(stand, sizes.devices)
-    return await measure({ fleet: equalFleet(broker) }, sizes)
-  },
-})
+const peer = measuredBy<Sizes>((broker, sizes) => measure({ fleet: equalFleet(broker) }, sizes))
 
 export const idleLatency = scenario<Sizes>({
   name: 'idle-latency',
