@@ -6,11 +6,12 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { register, technician, untilStatus } from '../broker/support/scene.ts'
 import type { Device } from '../support/device.ts'
 import { ADMIN_TOKEN, httpClient } from '../support/http.ts'
 import type { TestServer } from '../support/server.ts'
 import { until } from '../support/until.ts'
-import { complete, enter, register, send, technician, untilStatus } from './support/pair.ts'
+import { complete, enter, send } from './support/pair.ts'
 
 const MAIN = fileURLToPath(new URL('../../cli/main.ts', import.meta.url))
 
