@@ -77,8 +77,7 @@ function refusalByForm({ field, asKey }: FieldAttack, value: string): Partial<Ou
   if (asKey) return field.at === 'body' && value === '__proto__' ? { status: 400, code: 'INVALID_INPUT' } : undefined
   if (field.at === 'path') return field.takes(value) ? undefined : { status: 404, code: 'NOT_FOUND' }
   // What no field may have is a fault of the whole body.
-  if (cannotBeKept(value)) return { status: 400, code: 'INVALID_INPUT' }
-  return field.takes(value) ? undefined : { status: 400, code: 'INVALID_INPUT' }
+  return !cannotBeKept(value) && field.takes(value) ? undefined : { status: 400, code: 'INVALID_INPUT' }
 }
 
 /** A fresh subject and a request about it that works. */
@@ -116,7 +115,7 @@ test.each(STRING_ROUNDS)(
         const values: string[] = []
         taken.push({ attack, values })
         for (const value of refusal ? attack.values.slice(0, 1) : attack.values) {
-          const where = `${attack.field.name}, ${attack.attack}: ${JSON.stringify(value).slice(0, 80)}`
+          const where = whereOf(attack, value)
           const request = inject(base, attack, route, value)
           const expected = refusal ?? refusalByForm(attack, value)
           if (!request) continue

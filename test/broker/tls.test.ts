@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { connect as openTls } from 'node:tls'
 import { connectAsync, type MqttClient } from 'mqtt'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { issueCertificate } from '../support/certificate.ts'
+import { issueCertificate, tlsSettings } from '../support/certificate.ts'
 import { ROOT } from '../support/device.ts'
 import { ADMIN_TOKEN, startServer, type TestServer } from '../support/server.ts'
 import { hasTool } from '../support/tools.ts'
@@ -23,12 +23,8 @@ describe.skipIf(!hasTool('openssl', 'openssl'))('with a certificate', () => {
   beforeAll(async () => {
     issueCertificate(folder, 'first')
     server = await startServer({
-      TLS_CERT_FILE: file('server.crt'),
-      TLS_KEY_FILE: file('server.key'),
+      ...tlsSettings(folder),
       TLS_RELOAD_SECONDS: 0.05,
-      HTTPS_PORT: 0,
-      MQTT_TLS_PORT: 0,
-      MQTT_WSS_PORT: 0,
       MQTT_CONNECT_TIMEOUT_SECONDS: 2,
       HTTP_HOST: '0.0.0.0',
       MQTT_HOST: '0.0.0.0',

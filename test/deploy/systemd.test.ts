@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
-import { start } from '../cli/support/run.ts'
+import { type Running, start } from '../cli/support/run.ts'
 import { createTestDatabase } from '../support/database.ts'
 import { ADMIN_TOKEN, httpClient } from '../support/http.ts'
 import { hasTool } from '../support/tools.ts'
@@ -54,11 +54,7 @@ describe('credentials', () => {
     expect(readUnit('signalbox.service', folder).credentials).toEqual(expect.arrayContaining(Object.keys(given)))
     const path = makeCredentials(join(folder, 'server'), { ...given, HTTP_PORT: 'not a port' })
     const server = start(['serve'], { env: { CREDENTIALS_DIRECTORY: path, DATABASE_URL: '', ...ANY_PORTS } })
-    const http = await addressOf(
-      server.process,
-      () => server.output.stdout,
-      () => server.output.stderr,
-    )
+    const http = await addressOf(server)
     expect((await httpClient(http, ADMIN_TOKEN).get('/principals')).status).toBe(200)
     expect(await database.query('select 1 from principals')).toHaveLength(1)
     server.process.kill('SIGTERM')
@@ -75,17 +71,17 @@ describe('credentials', () => {
   })
 })
 
-async function addressOf(child: ChildProcess, stdout: () => string, stderr: () => string): Promise<string> {
+async function addressOf({ process: child, output }: Pick<Running, 'process' | 'output'>): Promise<string> {
   await until(
     () => {
-      if (child.exitCode !== null) throw new Error(stderr())
+      if (child.exitCode !== null) throw new Error(output.stderr)
       // The last of the lines that tell where it is.
-      return /^ +Database .+\n/m.test(stdout())
+      return /^ +Database .+\n/m.test(output.stdout)
     },
     'ready',
     60_000,
   )
-  return /HTTP API +(\S+)\/api$/m.exec(stdout())?.[1] as string
+  return /HTTP API +(\S+)\/api$/m.exec(output.stdout)?.[1] as string
 }
 
 const tools = [hasTool('strace', 'strace'), hasTool('systemd-analyze', 'systemd')]
@@ -110,7 +106,7 @@ describe.skipIf(tools.includes(false))('what the units start, with the system ca
     child.stdout.on('data', (chunk: Buffer) => (output.stdout += chunk))
     child.stderr.on('data', (chunk: Buffer) => (output.stderr += chunk))
     return {
-      child,
+      process: child,
       output,
       /** SIGTERM to the program itself, as KillMode says; answers its exit code. */
       async stop(): Promise<number | null> {
@@ -129,14 +125,7 @@ describe.skipIf(tools.includes(false))('what the units start, with the system ca
       ...ANY_PORTS,
       CREDENTIALS_DIRECTORY: makeCredentials(join(work, 'server'), { ADMIN_TOKEN }),
     })
-    const api = httpClient(
-      await addressOf(
-        server.child,
-        () => server.output.stdout,
-        () => server.output.stderr,
-      ),
-      ADMIN_TOKEN,
-    )
+    const api = httpClient(await addressOf(server), ADMIN_TOKEN)
     const mqtt = /MQTT +(mqtt:\S+)$/m.exec(server.output.stdout)?.[1] as string
 
     const { body } = await api.post('/clients', { id: 'desk-1' })

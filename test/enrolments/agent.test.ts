@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { formatEnrolmentLink, parseEnrolmentLink } from '../../schemas/enrolments.ts'
 import { type Cli, cliFor, type Running, run, start } from '../cli/support/run.ts'
-import { issueCertificate } from '../support/certificate.ts'
+import { issueCertificate, tlsSettings } from '../support/certificate.ts'
 import { startServer, type TestServer } from '../support/server.ts'
 import { hasTool } from '../support/tools.ts'
 import { until } from '../support/until.ts'
@@ -268,14 +268,7 @@ describe('signalbox agent --enrol', () => {
 test.skipIf(!hasTool('openssl', 'openssl'))('an agent enrols over HTTPS and connects over TLS', async () => {
   const cwd = folder()
   issueCertificate(cwd, 'enrolment')
-  const certificate = join(cwd, 'server.crt')
-  const secure = await startServer({
-    TLS_CERT_FILE: certificate,
-    TLS_KEY_FILE: join(cwd, 'server.key'),
-    HTTPS_PORT: 0,
-    MQTT_TLS_PORT: 0,
-    MQTT_WSS_PORT: 0,
-  })
+  const secure = await startServer(tlsSettings(cwd))
   onTestFinished(() => secure.stop())
   const { https, mqtts } = secure.tls as NonNullable<TestServer['tls']>
   const link = async () => formatEnrolmentLink({ url: https, code: (await enrolment(secure, { zones: ['S1'] })).code })
@@ -286,7 +279,7 @@ test.skipIf(!hasTool('openssl', 'openssl'))('an agent enrols over HTTPS and conn
   await stopped(doubtful)
   expect(await secure.sql('select 1 from clients')).toEqual([])
 
-  const env = { NODE_EXTRA_CA_CERTS: certificate }
+  const env = { NODE_EXTRA_CA_CERTS: join(cwd, 'server.crt') }
   const sure = agent(cwd, ['--enrol', await link(), '--url', mqtts], env)
   await connected(sure)
   expect(sure.output.stderr).not.toContain('whoever is on the way')

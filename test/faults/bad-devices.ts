@@ -169,7 +169,7 @@ export function startBadDevice(
   const counts = new Map<string, number>()
   const count = (what: string): void => void counts.set(what, (counts.get(what) ?? 0) + 1)
   const effects = openEffects(join(stand.directory, 'devices', `effects-${clientId}.jsonl`))
-  const bad = { clientId, counts, acknowledged: [], wrong: [], stand, luck, effects, count, stopped: false }
+  const bad = { clientId, counts, acknowledged: [], wrong: [] as string[], stand, luck, effects, count, stopped: false }
 
   async function session(): Promise<void> {
     const device = await connectDevice({ mqttPort }, { clientId, password, keepalive: 10 })
@@ -187,6 +187,9 @@ export function startBadDevice(
       }
       // Whether it has been stopped is asked for again and again.
       await (MANNERS[manner] as Manner)(device, Object.assign(Object.create(bad), { arrived }))
+    } catch (error) {
+      // Whatever was under way when the connection was lost.
+      if (!device.closed) throw error
     } finally {
       device.drop()
     }
@@ -194,7 +197,7 @@ export function startBadDevice(
 
   async function stayConnected(): Promise<void> {
     while (!bad.stopped) {
-      await session().catch(() => undefined)
+      await session().catch((error) => bad.wrong.push(`${clientId}: ${error}`))
       await sleep(RECONNECT_MS)
     }
     effects.close()

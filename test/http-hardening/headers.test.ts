@@ -1,10 +1,10 @@
-import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
 import { request } from 'node:https'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { issueCertificate, tlsSettings } from '../support/certificate.ts'
 import { ADMIN_TOKEN, startServer, type TestServer } from '../support/server.ts'
 import { hasTool } from '../support/tools.ts'
 import { send } from './support/browser.ts'
@@ -149,18 +149,10 @@ test('behind a proxy that speaks TLS the cookie is Secure, and browsers are told
 
 describe.skipIf(!hasTool('openssl', 'openssl'))('over TLS', () => {
   const folder = mkdtempSync(join(tmpdir(), 'signalbox-headers-'))
-  const [key, cert] = [join(folder, 'key'), join(folder, 'cert')]
   let tls: TestServer
   beforeAll(async () => {
-    const issue = `req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -keyout ${key} -out ${cert} -subj /CN=x`
-    execFileSync('openssl', [...issue.split(' '), '-addext', 'subjectAltName=IP:127.0.0.1'], { stdio: 'ignore' })
-    tls = await startServer({
-      TLS_CERT_FILE: cert,
-      TLS_KEY_FILE: key,
-      HTTPS_PORT: 0,
-      MQTT_TLS_PORT: 0,
-      MQTT_WSS_PORT: 0,
-    })
+    issueCertificate(folder, 'headers')
+    tls = await startServer(tlsSettings(folder))
   })
   afterAll(async () => {
     await tls.stop()
@@ -169,7 +161,7 @@ describe.skipIf(!hasTool('openssl', 'openssl'))('over TLS', () => {
 
   const overTls = (method: string, path: string, headers: Record<string, string>, body?: unknown) =>
     new Promise<IncomingMessage>((resolve, reject) => {
-      const options = { method, headers, ca: readFileSync(cert), agent: false }
+      const options = { method, headers, ca: readFileSync(join(folder, 'server.crt')), agent: false }
       request(`${tls.tls?.https}${path}`, options, (answer) => {
         answer.resume().on('end', () => resolve(answer))
       })

@@ -1,9 +1,9 @@
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { gzipSync } from 'node:zlib'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { createTestDatabase, type TestDatabase } from '../support/database.ts'
+import { residentMb, settledMb } from '../support/memory.ts'
 import { type ServerProcess, startServerProcess } from '../support/server-process.ts'
 import { until } from '../support/until.ts'
 import { crlf, head, portOf } from './support/raw.ts'
@@ -21,25 +21,6 @@ afterAll(async () => {
   await server.kill()
   await database.drop()
 })
-
-/** What the kernel counts as the server's, in MB. */
-function residentMb(): number {
-  const status = readFileSync(`/proc/${server.process.pid}/status`, 'utf8')
-  return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1]) / 1024
-}
-
-async function settledMb(): Promise<number> {
-  let last = residentMb()
-  let same = 0
-  await until(async () => {
-    await server.api.get('/health/live')
-    const now = residentMb()
-    same = Math.abs(now - last) < 0.2 ? same + 1 : 0
-    last = now
-    return same >= 50
-  }, 'the memory settles')
-  return last
-}
 
 const LINE = 'POST /api/commands HTTP/1.1'
 const stranger = (...headers: string[]): string => crlf(LINE, 'Host: x', ...headers, '', '')
@@ -81,7 +62,7 @@ test(`${SOCKETS} hostile connections again and again take no more memory each ti
   for (let count = 0; count < 1000; count++) {
     expect((await server.api.post('/commands/preview', { clientId: 'c1', action: 'a' })).status).toBe(200)
   }
-  const before = await settledMb()
+  const before = await settledMb(server)
   // How high a wave comes depends on when garbage is collected: it takes some to reach the plateau, which is what has to hold.
   const early = await highestOf(8)
   const late = await highestOf(3)
@@ -95,12 +76,12 @@ test(`${SOCKETS} hostile connections again and again take no more memory each ti
 
 async function highestOf(waves: number): Promise<number> {
   let mostMb = 0
-  for (let count = 0; count < waves; count++) mostMb = Math.max(mostMb, (await wave()).mostMb)
+  for (let count = 0; count < waves; count++) mostMb = Math.max(mostMb, await wave())
   return mostMb
 }
 
-/** Two and a half seconds of the attack, while somebody else is served. */
-async function wave(): Promise<{ mostMb: number }> {
+/** Two and a half seconds of the attack, while somebody else is served; answers the most that it took. */
+async function wave(): Promise<number> {
   const sockets = await attack(SOCKETS)
   let mostMb = 0
   const opened = performance.now()
@@ -110,7 +91,7 @@ async function wave(): Promise<{ mostMb: number }> {
         const next = KINDS[index % KINDS.length]?.next
         if (next && !socket.destroyed && socket.writableLength < 200_000) socket.write(next)
       }
-      mostMb = Math.max(mostMb, residentMb())
+      mostMb = Math.max(mostMb, residentMb(server.process))
       expect((await server.api.get('/clients/c1')).status).toBe(200)
       return performance.now() - opened > 2500
     },
@@ -118,5 +99,5 @@ async function wave(): Promise<{ mostMb: number }> {
     20_000,
   )
   for (const socket of sockets) socket.destroy()
-  return { mostMb }
+  return mostMb
 }

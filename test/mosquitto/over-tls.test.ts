@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { own, register } from '../broker/support/scene.ts'
-import { issueCertificate } from '../support/certificate.ts'
+import { issueCertificate, tlsSettings } from '../support/certificate.ts'
 import { startServer, type TestServer } from '../support/server.ts'
 import { hasTool } from '../support/tools.ts'
 import { until } from '../support/until.ts'
@@ -21,13 +21,7 @@ describe.skipIf(missing)('a bridge over TLS', () => {
 
   beforeAll(async () => {
     issueCertificate(certificates, 'server')
-    server = await startServer({
-      TLS_CERT_FILE: join(certificates, 'server.crt'),
-      TLS_KEY_FILE: join(certificates, 'server.key'),
-      HTTPS_PORT: 0,
-      MQTT_TLS_PORT: 0,
-      MQTT_WSS_PORT: 0,
-    })
+    server = await startServer(tlsSettings(certificates))
     folder = await createFolder()
   })
   afterAll(async () => {

@@ -1,12 +1,12 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
 import { createConnection } from 'node:net'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { afterAll, describe, expect, test } from 'vitest'
 import { createTestDatabase, type TestDatabase } from '../support/database.ts'
 import { startDevice } from '../support/device.ts'
+import { residentMb } from '../support/memory.ts'
 import type { TestServer } from '../support/server.ts'
 import { type ServerProcess, startServerProcess } from '../support/server-process.ts'
 import { until } from '../support/until.ts'
@@ -63,9 +63,6 @@ async function fuzz(port: number, connections: number, logins: Buffer[], seed = 
   await Promise.all(Array.from({ length: AT_ONCE }, lane))
   return counts
 }
-
-const residentMb = (process: ChildProcess): number =>
-  Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${process.pid}/status`, 'utf8'))?.[1]) / 1024
 
 function report(who: string, counts: Counts, before: number, after: number): void {
   console.log(

@@ -1,10 +1,10 @@
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
 import { createConnection, type Socket } from 'node:net'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { connect, hex } from '../mqtt-clauses/support/wire.ts'
 import { createTestDatabase, type TestDatabase } from '../support/database.ts'
 import { connectDevice, startDevice } from '../support/device.ts'
+import { residentMb, settledMb } from '../support/memory.ts'
 import type { TestServer } from '../support/server.ts'
 import { type ServerProcess, startServerProcess } from '../support/server-process.ts'
 import { until } from '../support/until.ts'
@@ -22,26 +22,6 @@ afterAll(async () => {
   await server.kill()
   await database.drop()
 })
-
-/** What the kernel counts as the server's, in MB. */
-function residentMb(): number {
-  const status = readFileSync(`/proc/${server.process.pid}/status`, 'utf8')
-  return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1]) / 1024
-}
-
-/** Until it no longer falls or rises: what was put off while the server started is done. */
-async function settledMb(): Promise<number> {
-  let last = residentMb()
-  let same = 0
-  await until(async () => {
-    await server.api.get('/health/live')
-    const now = residentMb()
-    same = Math.abs(now - last) < 0.2 ? same + 1 : 0
-    last = now
-    return same >= 50
-  }, 'the memory settles')
-  return last
-}
 
 const CONNECT = connect({ clientId: 'x', flags: 0xc6, rest: ['t', 'w'.repeat(3900), 'u', 'p'] })
 const UPGRADE = [
@@ -104,7 +84,7 @@ test(`${SOCKETS} hostile sockets take little memory, and those who mean well not
     const { id } = body as { id: string }
     await device.report(id, { status: 'completed', attempt: 1 })
   }
-  const before = await settledMb()
+  const before = await settledMb(server)
   const sockets = await attack(SOCKETS)
   let most = 0
   const opened = performance.now()
@@ -114,7 +94,7 @@ test(`${SOCKETS} hostile sockets take little memory, and those who mean well not
         const next = KINDS[index % KINDS.length]?.next
         if (next && !socket.destroyed) socket.write(next)
       }
-      most = Math.max(most, residentMb())
+      most = Math.max(most, residentMb(server.process))
       return performance.now() - opened > 4000
     },
     'four seconds of it',

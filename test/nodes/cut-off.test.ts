@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { register, untilStatus } from '../broker/support/scene.ts'
 import { createTestDatabase, type TestDatabase } from '../support/database.ts'
 import { type Network, startNetwork } from '../support/database-faults.ts'
 import type { Device } from '../support/device.ts'
@@ -6,7 +7,7 @@ import { startRedis, type TestRedis } from '../support/redis.ts'
 import type { TestServer } from '../support/server.ts'
 import { hasTool } from '../support/tools.ts'
 import { until } from '../support/until.ts'
-import { complete, enter, type Pair, register, send, startPair, untilRedis, untilStatus } from './support/pair.ts'
+import { complete, enter, type Pair, send, startPair, untilRedis } from './support/pair.ts'
 import { openSlowLine, type SlowLine } from './support/slow-line.ts'
 
 const LEASE_SECONDS = 1.5

@@ -1,20 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { register, technician, untilStatus } from '../broker/support/scene.ts'
 import type { Device } from '../support/device.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 import { hasTool } from '../support/tools.ts'
 import { until } from '../support/until.ts'
-import {
-  complete,
-  enter,
-  type Pair,
-  register,
-  send,
-  startPair,
-  statusOf,
-  technician,
-  untilRedis,
-  untilStatus,
-} from './support/pair.ts'
+import { complete, enter, type Pair, send, startPair, statusOf, untilRedis } from './support/pair.ts'
 import { openSlowLine, type SlowLine } from './support/slow-line.ts'
 
 describe.skipIf(!hasTool('redis-server', 'redis-server'))('Redis in trouble', { timeout: 60_000 }, () => {

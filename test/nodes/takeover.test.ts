@@ -1,19 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { register, technician } from '../broker/support/scene.ts'
 import { connectDevice, type Device } from '../support/device.ts'
 import { startRedis, type TestRedis } from '../support/redis.ts'
 import { hasTool } from '../support/tools.ts'
 import { until } from '../support/until.ts'
-import {
-  complete,
-  enter,
-  type Pair,
-  register,
-  SLOW_SWEEP,
-  send,
-  startPair,
-  statusOf,
-  technician,
-} from './support/pair.ts'
+import { complete, enter, type Pair, SLOW_SWEEP, send, startPair, statusOf } from './support/pair.ts'
 
 /** Of connections to both nodes at once; TAKEOVER_ROUNDS=1000 takes some minutes on two busy cores. */
 const ROUNDS = Number(process.env.TAKEOVER_ROUNDS ?? 200)

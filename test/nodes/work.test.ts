@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { commandsOf, register, technician, untilStatus } from '../broker/support/scene.ts'
 import { type Device, ROOT } from '../support/device.ts'
 import { openStream } from '../support/event-source.ts'
 import { ADMIN_TOKEN } from '../support/http.ts'
@@ -6,19 +7,7 @@ import { startRedis, type TestRedis } from '../support/redis.ts'
 import { startServer } from '../support/server.ts'
 import { hasTool } from '../support/tools.ts'
 import { until } from '../support/until.ts'
-import {
-  commandsOf,
-  complete,
-  enter,
-  type Pair,
-  register,
-  SLOW_SWEEP,
-  send,
-  startPair,
-  statusOf,
-  technician,
-  untilStatus,
-} from './support/pair.ts'
+import { complete, enter, type Pair, SLOW_SWEEP, send, startPair, statusOf } from './support/pair.ts'
 
 /** The sweeper comes every 30 s here: what passes, passes by hints. */
 describe.skipIf(!hasTool('redis-server', 'redis-server'))('two nodes with one Redis', () => {

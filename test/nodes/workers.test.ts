@@ -1,33 +1,27 @@
-import { type ChildProcess, spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { grant, principal } from '../access/support/principals.ts'
+import { register, technician, untilStatus } from '../broker/support/scene.ts'
+import { type Running, start } from '../cli/support/run.ts'
 import type { Device } from '../support/device.ts'
 import { ADMIN_TOKEN, httpClient } from '../support/http.ts'
 import type { TestServer } from '../support/server.ts'
 import { until } from '../support/until.ts'
-import { complete, enter, register, send, technician, untilStatus } from './support/pair.ts'
-
-const MAIN = fileURLToPath(new URL('../../cli/main.ts', import.meta.url))
+import { complete, enter, send } from './support/pair.ts'
 
 /** `serve --workers 2` with nothing but a folder: PostgreSQL inside, no Redis. */
-let child: ChildProcess
+let serving: Running
 let directory: string
-let printed = ''
-let errors = ''
 let server: TestServer
 let ledger: pg.Pool
 
 beforeAll(async () => {
   directory = mkdtempSync(join(tmpdir(), 'signalbox-workers-'))
-  child = spawn(process.execPath, [MAIN, 'serve', '--workers', '2'], {
-    stdio: ['ignore', 'pipe', 'pipe'],
+  serving = start(['serve', '--workers', '2'], {
     env: {
-      ...process.env,
       DATA_DIR: directory,
       ADMIN_TOKEN,
       HTTP_PORT: '0',
@@ -39,15 +33,10 @@ beforeAll(async () => {
       NODE_LEASE_SECONDS: '5',
     },
   })
-  child.stdout?.on('data', (chunk) => {
-    printed += chunk
-  })
-  child.stderr?.on('data', (chunk) => {
-    errors += chunk
-  })
-  const found = (name: string): string | undefined => new RegExp(`${name} +(\\S+)`).exec(printed)?.[1]
+  const { process: child, output } = serving
+  const found = (name: string): string | undefined => new RegExp(`${name} +(\\S+)`).exec(output.stdout)?.[1]
   await until(() => found('Database') ?? child.exitCode !== null, 'it is ready', 50_000)
-  if (child.exitCode !== null) throw new Error(errors)
+  if (child.exitCode !== null) throw new Error(output.stderr)
   const http = (found('HTTP API') as string).replace(/\/api$/, '')
   const api = httpClient(http, ADMIN_TOKEN)
   server = { http, api, mqttPort: Number(new URL(found('MQTT') as string).port) } as TestServer
@@ -55,7 +44,7 @@ beforeAll(async () => {
   ledger.on('error', () => undefined)
 })
 afterAll(async () => {
-  child.kill('SIGKILL')
+  serving.process.kill('SIGKILL')
   rmSync(directory, { recursive: true, force: true })
 })
 
@@ -122,21 +111,18 @@ test('workers share the ports, hear of each other without Redis, are replaced, a
   await everybodyWorks(devices)
   await until(() => watcher.closed || watcher.received().length >= 6, 'presence')
 
-  const ended = once(child, 'exit')
   await ledger.end()
-  child.kill('SIGTERM')
-  expect(await ended, errors).toEqual([0, null])
+  serving.process.kill('SIGTERM')
+  expect((await serving.ended).code, serving.output.stderr).toBe(0)
   for (const device of devices) await device.whenClosed()
 })
 
 async function limitsAreExact(): Promise<void> {
-  const { body } = await server.api.post('/principals', { name: 'limited', role: 'operator' })
-  const grant = { scope: '*', actions: ['*'], commandsPerMinute: 20, maxCommandsPerDay: 1000 }
-  await server.api.send('PUT', `/principals/${body.principal.id}/grants`, [grant])
+  const { token } = await principal(server, 'operator', [grant('*', { commandsPerMinute: 20 })])
   await register(server, 'nobody')
   const answers = await Promise.all(
     Array.from({ length: 40 }, async () => {
-      const api = httpClient(server.http, body.token)
+      const api = httpClient(server.http, token)
       return (await api.post('/commands', { clientId: 'nobody', action: 'do' }, { connection: 'close' })).status
     }),
   )

@@ -17,3 +17,12 @@ export function issueCertificate(folder: string, name: string): void {
   renameSync(file('new.crt'), file('server.crt'))
   renameSync(file('new.key'), file('server.key'))
 }
+
+/** The settings of a server that has the folder's certificate, its TLS listeners on free ports. */
+export const tlsSettings = (folder: string) => ({
+  TLS_CERT_FILE: join(folder, 'server.crt'),
+  TLS_KEY_FILE: join(folder, 'server.key'),
+  HTTPS_PORT: 0,
+  MQTT_TLS_PORT: 0,
+  MQTT_WSS_PORT: 0,
+})

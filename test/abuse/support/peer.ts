@@ -3,7 +3,7 @@ import { createConnection } from 'node:net'
 import type { Duplex } from 'node:stream'
 import * as mqtt from 'mqtt-packet'
 import { createWebSocketStream, WebSocket } from 'ws'
-import { connect, packet, u16 } from '../../mqtt-clauses/support/wire.ts'
+import { connect, PINGREQ, packet, text, u16 } from '../../mqtt-clauses/support/wire.ts'
 import type { TestServer } from '../../support/server.ts'
 import type { Credentials } from './logins.ts'
 
@@ -87,7 +87,7 @@ export async function enterBy(
     (username === undefined ? 0 : 128) |
     (secret === undefined ? 0 : 64)
   const rest = [will?.topic, will?.payload, username, secret].flatMap((part) =>
-    part === undefined ? [] : [textOf(part)],
+    part === undefined ? [] : [text(part)],
   )
   stream.write(connect({ clientId, flags, rest }))
   const connack = (await answer('connack')) as mqtt.IConnackPacket | undefined
@@ -103,12 +103,12 @@ export async function enterBy(
     async publish(topic, payload, { qos = 1, retain = false } = {}) {
       const id = ++lastId
       const first = 0x30 | (qos << 1) | (retain ? 1 : 0)
-      peer.send(packet(first, textOf(topic), ...(qos > 0 ? [u16(id)] : []), Buffer.from(payload as string)))
+      peer.send(packet(first, text(topic), ...(qos > 0 ? [u16(id)] : []), Buffer.from(payload as string)))
       return (await answer(['pubrel', 'puback', 'pubrec'][qos] as string, id)) ? 'taken' : 'closed'
     },
     async subscribe(filter, qos = 1) {
       const id = ++lastId
-      peer.send(packet(0x82, u16(id), textOf(filter), qos))
+      peer.send(packet(0x82, u16(id), text(filter), qos))
       const suback = (await answer('suback', id)) as mqtt.ISubackPacket | undefined
       return suback ? (suback.granted[0] as number) : 'closed'
     },
@@ -119,7 +119,7 @@ export async function enterBy(
     },
     async settle() {
       const before = pongs()
-      peer.send(Buffer.from([0xc0, 0]))
+      peer.send(PINGREQ)
       return (await find(() => (pongs() > before ? true : undefined))) ? 'open' : 'closed'
     },
     async leave(how = 'drop') {
@@ -141,9 +141,4 @@ async function openDoor(door: MqttDoor, server: Pick<TestServer, 'mqttPort' | 'm
   const socket = new WebSocket(server.mqttWebSocket, 'mqtt')
   await once(socket, 'open')
   return createWebSocketStream(socket)
-}
-
-const textOf = (value: Text): Buffer => {
-  const bytes = Buffer.from(value as string)
-  return Buffer.concat([u16(bytes.length), bytes])
 }

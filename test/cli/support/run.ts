@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -45,18 +46,12 @@ export function start(args: string[], { env = {}, stdin = '', cwd }: RunOptions 
   }
   child.stdin.on('error', () => undefined)
   child.stdin.end(stdin)
-  const ended = new Promise<Run>((resolve, reject) => {
-    child.once('close', (code) => {
-      try {
-        // What it made itself it may show, once, on stdout; what others knew before, and what is a log, it may not.
-        refuseSecrets(output.stdout, 'stdout of a command')
-        learnSecrets(output.stdout)
-        refuseSecrets(output.stderr, 'stderr of a command')
-        resolve({ code, ...output })
-      } catch (error) {
-        reject(error)
-      }
-    })
+  const ended = once(child, 'close').then(([code]): Run => {
+    // What it made itself it may show, once, on stdout; what others knew before, and what is a log, it may not.
+    refuseSecrets(output.stdout, 'stdout of a command')
+    learnSecrets(output.stdout)
+    refuseSecrets(output.stderr, 'stderr of a command')
+    return { code, ...output }
   })
   // Not everybody waits for the end.
   ended.catch(() => undefined)

@@ -63,13 +63,13 @@ export function asTheUnitAllows({ systemCalls }: Unit, trace: string): string[] 
   filter.push('-e', `trace=${others}`, '-e', `inject=${others}:error=EPERM`)
   const nobody = [
     'setpriv',
-    '--reuid=65534',
-    '--regid=65534',
+    `--reuid=${NOBODY}`,
+    `--regid=${NOBODY}`,
     '--clear-groups',
     '--no-new-privs',
     '--bounding-set=-all',
   ]
-  return process.getuid?.() === 0 ? [...nobody, ...filter] : filter
+  return IS_ROOT ? [...nobody, ...filter] : filter
 }
 
 /** A group's system calls, as this machine's systemd knows them. */

@@ -127,7 +127,7 @@ async function registerAll(stand: Stand, names: string[], each: number): Promise
   return clients
 }
 
-const mannerOf = ({ clientId }: Client): string => clientId.replace(/-\d+$/, '')
+const mannerOf = ({ clientId }: { clientId: string }): string => clientId.replace(/-\d+$/, '')
 
 const startPlain = (stand: Stand, client: Client): PlainDevice =>
   stand.use(
@@ -166,7 +166,7 @@ async function keepBusy(
 }
 
 function checkCounts(manner: string, bad: BadDevice[], seconds: number, say: (line: string) => void): void {
-  const devices = bad.filter((device) => mannerOf({ ...device, clientKey: '' }) === manner)
+  const devices = bad.filter((device) => mannerOf(device) === manner)
   const counts = new Map<string, number>()
   for (const device of devices)
     for (const [what, count] of device.counts) counts.set(what, (counts.get(what) ?? 0) + count)

@@ -1,6 +1,7 @@
+import { commandsOf, own } from '../../broker/support/scene.ts'
 import { createTestDatabase, type TestDatabase } from '../../support/database.ts'
 import { connectDevice, type Device, type DeviceOptions, ROOT } from '../../support/device.ts'
-import { ADMIN_TOKEN, startServer, type TestServer } from '../../support/server.ts'
+import { startServer, type TestServer } from '../../support/server.ts'
 import { until } from '../../support/until.ts'
 
 export interface Pair {
@@ -43,14 +44,7 @@ const redisState = async (server: TestServer): Promise<string> => {
 export const untilRedis = (server: TestServer, state: string) =>
   until(async () => (await redisState(server)) === state, `redis ${state}`)
 
-export const commandsOf = (clientId: string): string => `${ROOT}/clients/${clientId}/commands`
-export const statusOf = (clientId: string): string => `${ROOT}/clients/${clientId}/status`
-
-export async function register(server: TestServer, id: string, client: Record<string, unknown> = {}): Promise<string> {
-  const { status, body } = await server.api.post('/clients', { id, ...client })
-  if (status !== 201) throw new Error(`client ${id}: ${status} ${JSON.stringify(body)}`)
-  return body.clientKey
-}
+export const statusOf = (clientId: string): string => own(clientId, 'status')
 
 /** Connects and subscribes to its commands, to those of its zones, and to the broadcast ones. */
 export async function enter(
@@ -63,12 +57,6 @@ export async function enter(
   if (device.returnCode !== 0) throw new Error(`${clientId}: CONNACK ${device.returnCode}`)
   const topics = [...zones.map((zone) => `${ROOT}/zones/${zone}/commands`), `${ROOT}/broadcast/commands`]
   await device.subscribe([...topics, commandsOf(clientId)])
-  return device
-}
-
-export const technician = async (server: TestServer, clientId: string, filter: string): Promise<Device> => {
-  const device = await connectDevice(server, { clientId, username: 'admin', password: ADMIN_TOKEN })
-  await device.subscribe(filter)
   return device
 }
 
@@ -88,6 +76,3 @@ export async function complete(device: Device): Promise<string> {
     return payload.id as string
   }
 }
-
-export const untilStatus = (server: TestServer, id: string, status: string) =>
-  until(async () => (await server.api.get(`/commands/${id}`)).body.status === status, `${id} ${status}`)
