@@ -38,7 +38,7 @@ export interface AgentOptions {
   reconnect?: Backoff
   /** Default 30; the server supervises at most 120. */
   keepaliveSeconds?: number
-  /** Without a CONNACK for this long the attempt is given up. Default 10 s. */
+  /** Without a CONNACK for this long the attempt is given up. Default 30 s: a server to which a whole fleet returns may take its time. */
   connectTimeoutMs?: number
   /** Without PUBACK or SUBACK for this long the connection is made anew. Default 60 s. */
   ackTimeoutMs?: number
@@ -154,24 +154,22 @@ export class Agent extends EventEmitter<AgentEvents> {
 
   async #stayConnected(started: Started): Promise<void> {
     const { signal } = started.stop
-    let failures = 0
+    let since = performance.now()
     while (!signal.aborted) {
       try {
-        await this.#session(started, () => {
-          failures = 0
-        })
+        await this.#session(started)
+        since = performance.now()
       } catch (error) {
         if (signal.aborted) return
-        failures++
         this.#logFailure(error as Error)
       }
-      const delay = reconnectDelay(this.#backoff, Math.max(0, failures - 1))
+      const delay = reconnectDelay(this.#backoff, performance.now() - since)
       await sleep(delay, undefined, { signal }).catch(() => undefined)
     }
   }
 
   /** One connection from CONNECT to its end. Throws if it did not get as far as being subscribed. */
-  async #session(started: Started, ready: () => void): Promise<void> {
+  async #session(started: Started): Promise<void> {
     const connection = await this.#open(started)
     this.#connection = connection
     this.#refusal = undefined
@@ -181,7 +179,6 @@ export class Agent extends EventEmitter<AgentEvents> {
       await this.#publishStatus(connection)
       const names = ['clientCommands', 'broadcastCommands', 'clientConfig', 'clientReplies'] as const
       this.#logRefused(await connection.subscribe(names.map((name) => this.#topic(name))))
-      ready()
       started.reporter.attach((id, report) => connection.publish(this.#topic('commandStatus', id), report))
       this.#log.info({ url: this.#options.url }, 'Connected')
       this.emit('connected')
@@ -197,7 +194,7 @@ export class Agent extends EventEmitter<AgentEvents> {
 
   async #open(started: Started): Promise<Connection> {
     const { url, clientId, clientKey } = this.#options
-    const { keepaliveSeconds = 30, connectTimeoutMs = 10_000, ackTimeoutMs = 60_000 } = this.#options
+    const { keepaliveSeconds = 30, connectTimeoutMs = 30_000, ackTimeoutMs = 60_000 } = this.#options
     const { signal } = started.stop
     const onMessage = (topic: string, payload: Buffer): void => this.#take(started, topic, payload)
     const limits = { keepaliveSeconds, connectTimeoutMs, ackTimeoutMs }

@@ -39,7 +39,8 @@ export async function enrol(options: EnrolOptions): Promise<{ clientId: string; 
   const { file, url, log, signal, link, retry = { minMs: 1000, maxMs: 30_000 } } = options
   const clientKey = readCredentials(file)?.clientKey ?? `sbk_${randomBytes(32).toString('base64url')}`
   writeCredentials(file, { clientKey })
-  for (let failures = 0; ; failures++) {
+  const since = performance.now()
+  for (;;) {
     const answer = await redeem(options, clientKey)
     if ('clientId' in answer) {
       writeCredentials(file, { clientId: answer.clientId, clientKey, url })
@@ -51,7 +52,7 @@ export async function enrol(options: EnrolOptions): Promise<{ clientId: string; 
       throw new EnrolmentRefusedError(answer.refusal)
     }
     log.warn({ url: link.url, reason: answer.failure }, 'Could not enrol')
-    const waitMs = Math.max(answer.waitMs ?? 0, reconnectDelay(retry, failures))
+    const waitMs = Math.max(answer.waitMs ?? 0, reconnectDelay(retry, performance.now() - since))
     await sleep(waitMs, undefined, { signal })
   }
 }

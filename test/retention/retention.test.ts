@@ -188,8 +188,7 @@ test('an alert that was resolved longer ago is removed; one that is not, or was 
     expect((await server.api.post(`/alerts/${id}/acknowledge`, {})).body.state).toBe('resolved')
     return id
   }
-  const late = await ageAlert(server.sql, await ended(), 400)
-  await server.sql("update alerts set resolved_at = clock_timestamp() - interval '29 days' where id = $1", [late])
+  const late = await ageAlert(server.sql, await ended(), 400, 29)
   await finished('outcome_unknown')
   const { id: doubt } = await until(
     async () => (await alertsOf(server, 'kind=outcome_unknown&clientId=d1'))[0],

@@ -34,13 +34,13 @@ export async function age(sql: Sql, id: string, days: number): Promise<string> {
   return older
 }
 
-/** Sets an alert back in time, as if it had been opened, and resolved if it was, `days` ago; answers its id of then. */
-export async function ageAlert(sql: Sql, id: string, days: number): Promise<string> {
+/** Sets an alert back in time, as if it had been opened `days` ago, and resolved, if it was, so many ago; answers its id of then. */
+export async function ageAlert(sql: Sql, id: string, days: number, resolvedDays = days): Promise<string> {
   const older = olderId(id, days)
   await sql(
     `update alerts set id = $2, opened_at = opened_at - make_interval(days => $3), last_at = last_at - make_interval(days => $3),
-      resolved_at = resolved_at - make_interval(days => $3) where id = $1`,
-    [id, older, days],
+      resolved_at = resolved_at - make_interval(days => $4) where id = $1`,
+    [id, older, days, resolvedDays],
   )
   return older
 }
