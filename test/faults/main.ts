@@ -20,7 +20,7 @@ import { twins } from './scenarios/twins.ts'
 /**
  * The fault suite: starts real servers, PostgreSQL and devices as processes, hurts them, and judges from outside.
  * `--long` for a night, with a results file under docs/faults; `--only a,b`; `--except a`; `--seed n` repeats a run; `--sizes {json}` changes
- * sizes of the form.
+ * sizes of the form; `--lanes 1` lets none run beside another.
  */
 const SCENARIOS: Scenario[] = [
   serverKills,
@@ -50,6 +50,7 @@ const { values } = parseArgs({
     list: { type: 'boolean' },
     sizes: { type: 'string' },
     except: { type: 'string' },
+    lanes: { type: 'string', default: '2' },
   },
 })
 const size = values.long ? 'long' : 'short'
@@ -62,6 +63,7 @@ const chosen = SCENARIOS.filter(({ name }) => (names?.includes(name) ?? true) &&
 
 interface Result {
   scenario: Scenario
+  sizes: Figures
   seconds: number
   figures: Figures
   failure: string | undefined
@@ -81,7 +83,7 @@ async function runAll(): Promise<boolean> {
   }
   // Most of them wait most of the time.
   const together = chosen.filter(({ alone }) => !alone)
-  await Promise.all([lane(together), lane(together)])
+  await Promise.all(Array.from({ length: Number(values.lanes) }, () => lane(together)))
   await lane(chosen.filter(({ alone }) => alone))
   const held = results.filter(({ failure, notRun }) => failure === undefined && notRun === undefined)
   const seconds = Math.round((performance.now() - started) / 1000)
@@ -104,7 +106,7 @@ async function runOne(scenario: Scenario): Promise<Result> {
   )
   const seconds = (performance.now() - started) / 1000
   console.log([...lines, `  ${seconds.toFixed(1)} s, ${verdictOf(seen)}`].join('\n'))
-  return { scenario, seconds, ...seen }
+  return { scenario, sizes, seconds, ...seen }
 }
 
 function verdictOf({ figures, failure, notRun }: Pick<Result, 'figures' | 'failure' | 'notRun'>): string {
@@ -121,8 +123,8 @@ function writeResults(results: Result[]): void {
   const day = new Date().toISOString().slice(0, 10)
   const machine = `${cpus().length} cores (${cpus()[0]?.model ?? 'unknown'}), ${Math.round(totalmem() / 2 ** 30)} GiB, Node ${process.version}`
   const rows = results.map(
-    ({ scenario, seconds, figures, failure, notRun }) =>
-      `| ${scenario.name} | ${failure !== undefined ? 'DOES NOT HOLD' : notRun !== undefined ? 'not run' : 'held'} | ${Math.round(seconds)} s | ${shown(scenario.sizes.long)} | ${notRun ?? failure?.split('\n')[0] ?? shown(figures)} |`,
+    ({ scenario, sizes, seconds, figures, failure, notRun }) =>
+      `| ${scenario.name} | ${failure !== undefined ? 'DOES NOT HOLD' : notRun !== undefined ? 'not run' : 'held'} | ${Math.round(seconds)} s | ${shown(sizes)} | ${notRun ?? failure?.split('\n')[0] ?? shown(figures)} |`,
   )
   mkdirSync('docs/faults', { recursive: true })
   writeFileSync(
