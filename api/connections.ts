@@ -1,7 +1,7 @@
+import { randomUUID } from 'node:crypto'
 import type { IncomingMessage, RequestListener, Server, ServerOptions, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { v7 as uuid } from 'uuid'
 import { senderOf } from '../control/access/sender.ts'
 import { AppError, type ErrorCode } from '../schemas/errors.ts'
 import type { Settings } from '../schemas/settings.ts'
@@ -135,7 +135,7 @@ function rawProblem(problem: AppError): string {
   const body = JSON.stringify(details)
   const headers = {
     ...ANSWER_HEADERS,
-    'X-Request-Id': uuid(),
+    'X-Request-Id': randomUUID(),
     'Content-Type': 'application/problem+json; charset=utf-8',
     'Content-Length': String(Buffer.byteLength(body)),
     Connection: 'close',

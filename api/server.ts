@@ -1,8 +1,8 @@
+import { randomUUID } from 'node:crypto'
 import { createServer, type Server } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import Koa from 'koa'
 import type { Logger } from 'pino'
-import { v7 as uuid } from 'uuid'
 import { bind } from '../control/bind.ts'
 import type { Certificate } from '../control/certificate.ts'
 import type { Control } from '../control/control.ts'
@@ -65,7 +65,7 @@ export function createApi({ control, log, health, checkResponses }: ApiDeps): Ap
   koa.on('error', (error: Error) => log.debug({ reason: error.message }, 'connection error'))
   koa.use(async (ctx, next) => {
     const given = ctx.get('x-request-id')
-    ctx.state.requestId = Id.safeParse(given).success ? given : uuid()
+    ctx.state.requestId = Id.safeParse(given).success ? given : randomUUID()
     ctx.set('X-Request-Id', ctx.state.requestId)
     await next()
     if (endsWithoutBody(ctx)) ctx.set('Connection', 'close')

@@ -24,6 +24,7 @@ import { createShownClients } from './cluster/shown-clients.ts'
 import { createStatuses, type Statuses } from './cluster/statuses.ts'
 import { createWatch, type Watch } from './commands/await-command.ts'
 import { type CreateCommandDeps, createCommandInserts } from './commands/create-command.ts'
+import { createDatabaseClock } from './database-clock.ts'
 import { createEnrolmentCodes, type EnrolmentCodes } from './enrolments/redeem-enrolment.ts'
 import { createDispatch, type Dispatch } from './executions/dispatch.ts'
 import { createLedger, type Ledger } from './executions/ledger.ts'
@@ -116,10 +117,12 @@ export function createControl(deps: ControlDeps): Control {
   const statuses = createStatuses({ transport, tell, hasLine: line !== undefined })
   const actions = createActions({ db, cacheSeconds: settings.CREDENTIAL_CACHE_SECONDS, tell })
   const hooks = deps.passed ? { passed: deps.passed } : {}
+  const clock = createDatabaseClock()
   const ledger = createLedger({
     db,
     log,
     metrics,
+    clock,
     backoff: { baseSeconds: settings.RETRY_BACKOFF_SECONDS, maxSeconds: settings.RETRY_BACKOFF_MAX_SECONDS },
     onDown: (error) => log.warn({ reason: (error as Error).message }, 'the database does not answer; reports wait'),
     ...(deps.random ? { random: deps.random } : {}),
@@ -132,6 +135,7 @@ export function createControl(deps: ControlDeps): Control {
     session: (clientId) => sessions.get(clientId),
     sessions: () => sessions.all(),
     tell,
+    others: nodes.others,
     ...hooks,
   })
   const sessions: Sessions = createSessions({
@@ -157,7 +161,7 @@ export function createControl(deps: ControlDeps): Control {
     uplink,
     pingTimeoutSeconds: settings.HTTP_PING_TIMEOUT_SECONDS,
   })
-  const commandInserts = createCommandInserts(db, settings, metrics)
+  const commandInserts = createCommandInserts(db, settings, metrics, clock)
   const securityLog = createSecurityLog({
     db,
     log,
@@ -237,9 +241,13 @@ export function createControl(deps: ControlDeps): Control {
   // Work that has become claimable is news for the client's session; so is a place in the window, if anything waits for it.
   ledger.onChange(({ commandId, clientId }, before, after) => {
     if (isSettled(after.status) && !isSettled(before.status)) tell('settled', { commandId })
+    const session = sessions.get(clientId)
     const freed = inFlight(before.status) && !inFlight(after.status)
+    // A late word takes a place in the window that no claim has counted.
+    const reopened = !inFlight(before.status) && inFlight(after.status) && after.status !== 'queued'
+    if (session) session.room += freed ? 1 : reopened ? -1 : 0
     const claimable = !isSettled(after.status) && after.status === 'pending' && after.notBefore === null
-    if (claimable || (freed && sessions.get(clientId)?.drained !== true)) dispatch.wakeClient(clientId)
+    if (claimable || (freed && session?.drained !== true)) dispatch.wakeClient(clientId)
   })
   const shown = createShownClients({ db, metrics, authenticator, sessions, dispatch, transport, statuses })
   const catchUp: CatchUp = createCatchUp({

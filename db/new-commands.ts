@@ -13,8 +13,8 @@ export interface NewCommand {
   principalId: string
   createdBy: string
   idempotencyKey: string | null
-  /** SHA-256 of the request, hex. */
-  requestHash: string
+  /** SHA-256 of the request, hex; null without a key. */
+  requestHash: string | null
   target: Target
   action: string
   payload: Json | undefined
@@ -82,7 +82,7 @@ export async function insertCommands(
     principal_id: command.principalId,
     created_by: command.createdBy,
     key: command.idempotencyKey,
-    request_hash: `\\x${command.requestHash}`,
+    request_hash: command.requestHash === null ? null : `\\x${command.requestHash}`,
     target: command.target,
     kind: command.target.kind,
     client_id: command.target.kind === 'client' ? command.target.clientId : null,

@@ -13,7 +13,7 @@ import type { Tell } from '../cluster/hints.ts'
 import type { Statuses } from '../cluster/statuses.ts'
 import type { Dispatch } from '../executions/dispatch.ts'
 import type { Ledger } from '../executions/ledger.ts'
-import type { Sessions } from '../sessions/sessions.ts'
+import { configure, type Sessions } from '../sessions/sessions.ts'
 import type { Transport } from '../transport.ts'
 import { clientNotFound } from './read-clients.ts'
 
@@ -86,7 +86,7 @@ export async function tellConfig(deps: ClientDeps, client: Client): Promise<void
   const config = { zones: client.zones, maxInFlight: client.maxInFlight }
   noteChange(deps, client.id)
   const session = deps.sessions.get(client.id)
-  if (session) session.config = config
+  if (session) configure(session, config)
   await deps.transport.retainConfig(client.id, config)
   deps.dispatch.wake(session)
 }

@@ -6,7 +6,7 @@ import { createBatcher } from '../batcher.ts'
 import { disconnect } from '../clients/manage-clients.ts'
 import type { Dispatch } from '../executions/dispatch.ts'
 import type { Metrics } from '../metrics/metrics.ts'
-import type { Sessions } from '../sessions/sessions.ts'
+import { configure, type Sessions } from '../sessions/sessions.ts'
 import type { Transport } from '../transport.ts'
 import type { Statuses } from './statuses.ts'
 
@@ -56,7 +56,7 @@ export function createShownClients(deps: ShownClientsDeps): ShownClients {
     if (client.disabled) disconnect(deps, id, 'it was disabled')
     const session = sessions.get(id)
     const retained = transport.retained(id)
-    if (session) session.config = config
+    if (session) configure(session, config)
     if (!isDeepStrictEqual(retained.config, config)) {
       await transport.retainConfig(id, config)
       deps.dispatch.wake(session)

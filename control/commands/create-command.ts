@@ -17,7 +17,9 @@ import type { SecurityLog } from '../access/security-log.ts'
 import type { Actions } from '../actions/actions.ts'
 import { type Batcher, createBatcher } from '../batcher.ts'
 import type { SharedCounter } from '../cluster/line.ts'
-import type { Dispatch } from '../executions/dispatch.ts'
+import type { DatabaseClock } from '../database-clock.ts'
+import type { Dispatch, NewWork } from '../executions/dispatch.ts'
+import { newExecution } from '../executions/states.ts'
 import type { Metrics } from '../metrics/metrics.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import { type Allowance, findAllowance } from './allowance.ts'
@@ -56,14 +58,18 @@ export interface CommandInserts {
   stop(): Promise<void>
 }
 
-export function createCommandInserts(db: Db, settings: Settings, metrics: Metrics): CommandInserts {
-  const ids = createCommandIds()
+export function createCommandInserts(
+  db: Db,
+  settings: Settings,
+  metrics: Metrics,
+  clock: DatabaseClock,
+): CommandInserts {
   const limits = { maxPendingPerClient: settings.MAX_PENDING_PER_CLIENT, dayTimeZone: settings.DAY_TIME_ZONE }
   const inserts = (max: number, name: string): Batcher<NewCommand, InsertedCommand> =>
     createBatcher<NewCommand, InsertedCommand>({
       run: async (commands) => {
         const inserted = await insertCommands(db, commands, limits)
-        for (const result of inserted) if (result.refusal === null) ids.observe(Date.parse(result.createdAt))
+        for (const result of inserted) if (result.refusal === null) clock.observe(Date.parse(result.createdAt))
         const results = new Map(inserted.map((result) => [result.id, result]))
         return commands.map((command) => results.get(command.id) as InsertedCommand)
       },
@@ -76,9 +82,9 @@ export function createCommandInserts(db: Db, settings: Settings, metrics: Metric
   const all = [free.single, free.group, limited.single, limited.group]
   return {
     async start() {
-      ids.observe((await readDatabaseClock(db)).getTime())
+      clock.observe((await readDatabaseClock(db)).getTime())
     },
-    newId: ids.next,
+    newId: createCommandIds(clock),
     add(command) {
       const { single, group } = command.quota === null ? free : limited
       // Ten thousand rows take their time: nobody's command for one client waits behind them.
@@ -109,18 +115,18 @@ export async function createCommand(
   body: CreateCommand,
   idempotencyKey: string | undefined,
 ): Promise<Created> {
-  const requestHash = createHash('sha256').update(JSON.stringify(body)).digest('hex')
+  const requestHash = idempotencyKey === undefined ? null : sha256(JSON.stringify(body))
   const id = deps.commandInserts.newId()
   const target = targetOf(body)
   // Announced before the commit, so that no session's own claim gets ahead of the one publish for the group.
   const group = target.kind === 'client' ? undefined : deps.dispatch.openGroup(id, target)
   try {
-    const { command, clientIds, limits } = await store(deps, actor, id, body, idempotencyKey, requestHash)
+    const { command, inserted, limits } = await store(deps, actor, id, body, idempotencyKey, requestHash)
     deps.metrics.commandCreated(body.action, target.kind)
     deps.passed?.('create-committed')
-    if (group) void group.send(clientIds)
-    else for (const clientId of clientIds) deps.dispatch.wakeClient(clientId)
-    return { command, replayed: false, limits }
+    if (group) void group.send(inserted.clientIds)
+    else for (const clientId of inserted.clientIds) deps.dispatch.offer(newWork(command, inserted, clientId))
+    return { command: presentNew(command, inserted), replayed: false, limits }
   } catch (error) {
     void group?.send([])
     // Whatever refuses it now, a request that was accepted once is answered with what became of it.
@@ -154,8 +160,8 @@ async function store(
   id: string,
   body: CreateCommand,
   idempotencyKey: string | undefined,
-  requestHash: string,
-): Promise<{ command: Command; clientIds: string[]; limits: LimitState[] }> {
+  requestHash: string | null,
+): Promise<{ command: NewCommand; inserted: Stored; limits: LimitState[] }> {
   const { principal } = actor
   const target = targetOf(body)
   const allowance = await findAllowance(deps, principal, body.action, target)
@@ -174,7 +180,7 @@ async function store(
     const inserted = await deps.commandInserts.add(command)
     if (inserted.refusal !== null) throw await refusalError(deps, actor, command, inserted)
     const limits = [share?.state, inserted.day && dayState(inserted.day)].filter((state) => state != null)
-    return { command: presentNew(command, inserted), clientIds: inserted.clientIds, limits }
+    return { command, inserted, limits }
   } catch (error) {
     await share?.giveBack()
     throw error
@@ -216,8 +222,35 @@ async function complete({ settings, actions }: CreateCommandDeps, body: CreateCo
 
 const DEFAULT_PRIORITY = 5
 
+type Stored = Extract<InsertedCommand, { refusal: null }>
+
+const sha256 = (text: string): string => createHash('sha256').update(text).digest('hex')
+
+/** Its execution on the client, as it was just committed. */
+function newWork(command: NewCommand, stored: Stored, clientId: string): NewWork {
+  const { action, payload, priority, target, delivery, maxRetries, startTimeoutSeconds, timeoutSeconds } = command
+  return {
+    commandId: command.id,
+    clientId,
+    version: 0,
+    action,
+    payload,
+    priority,
+    target,
+    createdAt: Date.parse(stored.createdAt),
+    state: newExecution({
+      delivery,
+      maxRetries,
+      startTimeoutSeconds,
+      timeoutSeconds,
+      expiresAt: Date.parse(stored.expiresAt),
+      notBefore: stored.notBefore === null ? null : Date.parse(stored.notBefore),
+    }),
+  }
+}
+
 /** What was just committed, without reading it back. */
-function presentNew(command: NewCommand, stored: Extract<InsertedCommand, { refusal: null }>): Command {
+function presentNew(command: NewCommand, stored: Stored): Command {
   const total = stored.clientIds.length
   return {
     id: command.id,

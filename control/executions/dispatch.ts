@@ -1,6 +1,13 @@
 import type { Logger } from 'pino'
 import type { Db } from '../../db/connect.ts'
-import { type ExecutionKey, type ExecutionState, loadMessages, MAX_URGENT, URGENT } from '../../db/executions.ts'
+import {
+  type Claimable,
+  type ExecutionKey,
+  type ExecutionState,
+  loadMessages,
+  MAX_URGENT,
+  URGENT,
+} from '../../db/executions.ts'
 import type { Target } from '../../schemas/commands.ts'
 import type { CancelMessage, CommandMessage } from '../../schemas/messages.ts'
 import type { Tell } from '../cluster/hints.ts'
@@ -17,6 +24,8 @@ export interface Dispatch {
   wake(session: Session | undefined): void
   /** The same for the client's session, wherever it is. */
   wakeClient(clientId: string): void
+  /** A command for one client was stored a moment ago. */
+  offer(work: NewWork): void
   /** The session can be written to, or its status came: settle, repeat or ask about what earlier sessions left open, then claim. */
   ready(session: Session): Promise<void>
   /** The client's PUBACK of an attempt; resolves after the commit. */
@@ -33,6 +42,9 @@ export interface Dispatch {
   /** A group command that another node has stored: it has its one publish here, too. */
   joinGroup(commandId: string, target: Target): Promise<void>
 }
+
+/** A new execution, and what its command's message carries. */
+export type NewWork = Omit<Claimable, 'epoch' | 'room'>
 
 interface OpenGroup {
   /**
@@ -52,6 +64,8 @@ export interface DispatchDeps {
   sessions(): Iterable<Session>
   /** Tells the other nodes, if there are any. */
   tell: Tell
+  /** Living nodes beside this one. */
+  others(): number
   /** Named points of the way, for the tests that end the process there. */
   passed?(point: 'claim-committed' | 'forwarded'): void
 }
@@ -77,13 +91,24 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
     if (!session || !writable(session)) return
     session.drained = false
     const current = busy.get(session)
-    if (current) {
-      current.again = true
-      return
-    }
+    if (current) current.again = true
+    else begin(session)
+  }
+
+  function begin(session: Session, only?: Claimable): void {
     const state = { again: false, done: Promise.resolve() }
     busy.set(session, state)
-    state.done = claimAll(session, state).finally(() => busy.delete(session))
+    state.done = claimAll(session, state, only).finally(() => busy.delete(session))
+  }
+
+  /** Nothing else can wait for it, and its window is open. Another node may have stored something older. */
+  const mayClaimAlone = (session: Session): boolean =>
+    session.drained && !session.uncertain && session.room > 0 && !busy.has(session) && deps.others() === 0
+
+  function offer(work: NewWork): void {
+    const session = deps.session(work.clientId)
+    if (!session || work.state.notBefore !== null || !mayClaimAlone(session)) wakeClient(work.clientId)
+    else if (writable(session)) begin(session, { ...work, epoch: session.epoch, room: session.room })
   }
 
   function wakeClient(clientId: string): void {
@@ -92,22 +117,28 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
     else deps.tell('work', { clientId })
   }
 
-  async function claimAll(session: Session, state: { again: boolean }): Promise<void> {
+  async function claimAll(session: Session, state: { again: boolean }, only?: Claimable): Promise<void> {
+    let next = only
     do {
       state.again = false
       try {
-        await claimOnce(session)
+        if (!(await claimOnce(session, next))) state.again = true
       } catch (error) {
         session.uncertain = true
         deps.log.error({ err: error, clientId: session.clientId }, 'claim failed')
       }
+      next = undefined
     } while (state.again && writable(session))
   }
 
-  async function claimOnce(session: Session): Promise<void> {
-    const claimed = await deps.ledger.claim(claimant(session))
-    session.uncertain = false
-    session.drained = isAll(claimed)
+  /** Answers false if what it was to claim alone was not as it was thought to be. */
+  async function claimOnce(session: Session, only: Claimable | undefined): Promise<boolean> {
+    const claimed = await deps.ledger.claim(claimant(session), only)
+    if (only === undefined) {
+      session.uncertain = false
+      session.drained = isAll(claimed)
+    }
+    session.room = (claimed[0]?.room ?? 0) - claimed.length
     if (claimed.length > 0) deps.passed?.('claim-committed')
     for (const item of claimed) take(session, item.commandId, item.state)
     for (const item of claimed) {
@@ -115,6 +146,7 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
       if (group && carries(group, session, item)) group.claims.set(session, item)
       else await forwardOrRelease(session, item)
     }
+    return only === undefined || claimed.length > 0
   }
 
   /** What the ledger has to know of a session: nothing that is on its way, or about to be, is sent once more. */
@@ -330,6 +362,7 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
   return {
     wake,
     wakeClient,
+    offer,
     ready,
     openGroup,
     joinGroup,

@@ -12,8 +12,10 @@ import {
   storeExecutions,
 } from '../../db/executions.ts'
 import { type Batcher, createBatcher, type WhenDown } from '../batcher.ts'
+import type { DatabaseClock } from '../database-clock.ts'
 import type { Metrics } from '../metrics/metrics.ts'
 import type { Context, Effect, EventDraft } from './endings.ts'
+import { createHeld, type Held, keyOf } from './held.ts'
 import { type Input, transition } from './lifecycle.ts'
 
 /** What one input did to one execution. */
@@ -21,7 +23,7 @@ export interface Applied {
   before: ExecutionState
   after: ExecutionState
   effect: Effect | undefined
-  /** PostgreSQL's clock at the read, ms. */
+  /** PostgreSQL's clock at the decision, ms. */
   now: number
 }
 
@@ -58,8 +60,11 @@ export interface Ledger {
    * is the client's current one.
    */
   applyToOpen(clientId: string, input: Input, session: ClaimingSession | null): Promise<(ExecutionKey & Applied)[]>
-  /** Claims what the session may have now: inside its window, most urgent first. */
-  claim(session: ClaimingSession): Promise<Claimed[]>
+  /**
+   * Claims what the session may have now: inside its window, most urgent first. With `only`, just that: a command that was stored a
+   * moment ago, for a session of which the caller knows that nothing else waits and that its window is open.
+   */
+  claim(session: ClaimingSession, only?: Claimable): Promise<Claimed[]>
   onChange(listener: ChangeListener): void
   /** Called when PostgreSQL is back: a change whose commit got no answer was told to no `onChange`. */
   onReturn(listener: () => void): void
@@ -78,7 +83,7 @@ type Job =
       /** When it is decided again: what of it was not stored. */
       only?: ReadonlySet<string>
     }
-  | { kind: 'claim'; session: ClaimingSession }
+  | { kind: 'claim'; session: ClaimingSession; only: Claimable | undefined }
 
 type Outcome = { applied?: Applied | undefined; open?: (ExecutionKey & Applied)[]; claimed?: Claimed[] }
 
@@ -86,6 +91,8 @@ type Outcome = { applied?: Applied | undefined; open?: (ExecutionKey & Applied)[
 interface Working extends StoredExecution {
   before: ExecutionState
   events: EventDraft[]
+  /** Not read in this round, but kept from an earlier one. */
+  isHeld: boolean
   guardEpoch: number | null
   /** Whoever was judged by it: what moved nothing may have been judged by what is never stored. */
   judged: Job[]
@@ -95,6 +102,7 @@ export interface LedgerDeps {
   db: Db
   log: Logger
   metrics: Metrics
+  clock: DatabaseClock
   backoff: { baseSeconds: number; maxSeconds: number }
   random?: () => number
   onDown?(error: unknown): void
@@ -110,6 +118,7 @@ const MAX_GUARDED_RACES = 3
 export function createLedger(deps: LedgerDeps): Ledger {
   const listeners: ChangeListener[] = []
   const meter = deps.metrics.batcher('ledger')
+  const held = createHeld()
   const returnListeners: (() => void)[] = []
   const lanes: Batcher<Job, Outcome>[] = Array.from({ length: LANES }, () =>
     createBatcher<Job, Outcome>({
@@ -136,23 +145,27 @@ export function createLedger(deps: LedgerDeps): Ledger {
   }
 
   async function runRound(jobs: Job[], races: number): Promise<Outcome[]> {
-    const read = await load(deps.db, jobs)
-    const context: Context = { now: read.now, backoff: deps.backoff, random: deps.random ?? Math.random }
+    const read = await load(deps, held, jobs)
+    const context: Context = { now: deps.clock.now(), backoff: deps.backoff, random: deps.random ?? Math.random }
     const outcomes = new Map<Job, Outcome>()
     for (const job of jobs) outcomes.set(job, decide(job, read, context))
 
-    const changed = [...read.working.values()].filter((work) => work.state !== work.before || work.events.length > 0)
+    const changed = [...read.working.values()].filter(isChanged)
     const stored = changed.length > 0 ? await storeExecutions(deps.db, changed) : []
     const kept = new Set(stored.map(keyOf))
     for (const work of changed) {
-      if (kept.has(keyOf(work))) for (const listener of listeners) listener(work, work.before, work.state)
+      if (!kept.has(keyOf(work))) continue
+      held.keep({ ...work, version: work.version + 1 })
+      for (const listener of listeners) listener(work, work.before, work.state)
     }
-    const lost = changed.filter((work) => !kept.has(keyOf(work)))
+    // What did not move what is held may move what is there: nothing that was stored has proved it to be the same.
+    const lost = [...read.working.values()].filter((work) => (work.isHeld || isChanged(work)) && !kept.has(keyOf(work)))
+    for (const work of lost) held.forget(work)
     if (lost.length > 0) await runAgain(lost, outcomes, races)
     return jobs.map((job) => outcomes.get(job) as Outcome)
   }
 
-  /** Somebody else was faster on these rows: their jobs are decided again on what is there now. */
+  /** Somebody else was faster on these rows, or may have been: their jobs are decided again on what is there now. */
   async function runAgain(lost: Working[], outcomes: Map<Job, Outcome>, races: number): Promise<void> {
     const lostKeys = new Set(lost.map(keyOf))
     const again: Job[] = []
@@ -181,7 +194,8 @@ export function createLedger(deps: LedgerDeps): Ledger {
       (await laneOf(key.clientId).add({ kind: 'apply', key, input }, whenDown)).applied,
     applyToOpen: async (clientId, input, session) =>
       (await laneOf(clientId).add({ kind: 'open', clientId, input, session })).open ?? [],
-    claim: async (session) => (await laneOf(session.clientId).add({ kind: 'claim', session })).claimed ?? [],
+    claim: async (session, only) =>
+      (await laneOf(session.clientId).add({ kind: 'claim', session, only })).claimed ?? [],
     onChange: (listener) => void listeners.push(listener),
     onReturn: (listener) => void returnListeners.push(listener),
     failing: () => lanes.some((lane) => lane.failing()),
@@ -194,31 +208,38 @@ export function createLedger(deps: LedgerDeps): Ledger {
 const without = <T extends ExecutionKey>(items: T[] = [], lostKeys: Set<string>): T[] =>
   items.filter((item) => !lostKeys.has(keyOf(item)))
 
+const isChanged = ({ state, before, events }: Working): boolean => state !== before || events.length > 0
+
 interface Read {
-  now: number
   working: Map<string, Working>
   openOf: Map<string, { work: Working; currentEpoch: number | null }[]>
   claimableOf: Map<string, { work: Working; item: Claimable }[]>
 }
 
-/** Reads everything the jobs of a round are about; a row that several of them touch is in hand once. */
-async function load(db: Db, jobs: Job[]): Promise<Read> {
-  const keys = new Map(jobs.flatMap((job) => (job.kind === 'apply' ? [[keyOf(job.key), job.key] as const] : [])))
+/** Has everything the jobs of a round are about, held or read; a row that several of them touch is in hand once. */
+async function load({ db, clock }: LedgerDeps, held: Held, jobs: Job[]): Promise<Read> {
+  const applied = new Map(jobs.flatMap((job) => (job.kind === 'apply' ? [[keyOf(job.key), job.key] as const] : [])))
+  const known = clock.isFresh() ? [...applied.values()].map(held.get).filter((item) => item !== undefined) : []
+  for (const item of known) applied.delete(keyOf(item))
   const openClients = new Set(jobs.flatMap((job) => (job.kind === 'open' ? [job.clientId] : [])))
   const sessions = new Map(
-    jobs.flatMap((job) => (job.kind === 'claim' ? [[job.session.clientId, job.session] as const] : [])),
+    jobs.flatMap((job) =>
+      job.kind === 'claim' && job.only === undefined ? [[job.session.clientId, job.session] as const] : [],
+    ),
   )
   const nothing: Loaded<never> = { now: 0, items: [] }
   const [named, open, claimable] = await Promise.all([
-    keys.size > 0 ? loadExecutions(db, [...keys.values()]) : nothing,
+    applied.size > 0 ? loadExecutions(db, [...applied.values()]) : nothing,
     openClients.size > 0 ? loadOpenExecutions(db, [...openClients]) : nothing,
     sessions.size > 0 ? loadClaimable(db, [...sessions.values()]) : nothing,
   ])
+  const newest = Math.max(named.now, open.now, claimable.now)
+  if (newest > 0) clock.observe(newest)
   const working = new Map<string, Working>()
-  const inHand = (item: StoredExecution): Working => {
+  const inHand = (item: StoredExecution, isHeld = false): Working => {
     const key = keyOf(item)
-    const known = working.get(key)
-    if (known) return known
+    const before = working.get(key)
+    if (before) return before
     const { commandId, clientId, version, action, createdAt, state } = item
     const work: Working = {
       commandId,
@@ -229,6 +250,7 @@ async function load(db: Db, jobs: Job[]): Promise<Read> {
       state,
       before: state,
       events: [],
+      isHeld,
       guardEpoch: null,
       judged: [],
     }
@@ -240,11 +262,14 @@ async function load(db: Db, jobs: Job[]): Promise<Read> {
     open.items.map((item) => ({ work: inHand(item), currentEpoch: item.currentEpoch })),
     ({ work }) => work.clientId,
   )
-  const claimableOf = Map.groupBy(
-    claimable.items.map((item) => ({ work: inHand(item), item })),
-    ({ item }) => item.clientId,
-  )
-  return { now: Math.max(named.now, open.now, claimable.now), working, openOf, claimableOf }
+  const claims = claimable.items.map((item) => ({ work: inHand(item), item }))
+  // Last: what was read just now is newer.
+  for (const item of known) inHand(item, true)
+  for (const job of jobs) {
+    if (job.kind === 'claim' && job.only) claims.push({ work: inHand(job.only, true), item: job.only })
+  }
+  const claimableOf = Map.groupBy(claims, ({ item }) => item.clientId)
+  return { working, openOf, claimableOf }
 }
 
 function decide(job: Job, read: Read, context: Context): Outcome {
@@ -298,8 +323,6 @@ function step(work: Working, job: Job, input: Input, guardEpoch: number | null, 
   }
   return { before, after: state, effect, now: context.now }
 }
-
-const keyOf = (key: ExecutionKey): string => `${key.commandId} ${key.clientId}`
 
 /** FNV-1a. */
 function hash(text: string): number {

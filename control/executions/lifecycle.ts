@@ -20,7 +20,7 @@ import { firstJournal, inFlight, lastHandedOver, mayTryAgain, silently, wasRedel
 
 /**
  * The rules of one execution (contract, section 2) as one pure function. Every change of an execution, whoever asks for it,
- * is `transition(state, input)`; the ledger loads the state, applies it, and stores the result if nobody was faster. Here is what
+ * is `transition(state, input)`; the ledger has the state, applies it, and stores the result if nobody was faster. Here is what
  * sessions, principals and the clock do to it, in `reports.ts` what its client says, in `endings.ts` how any of that ends, and in
  * `states.ts` what all of them ask of a state.
  */

@@ -41,6 +41,8 @@ export interface Session {
   readonly inHand: Map<string, InHand>
   /** The last claim took all that waited, and nobody has said since that there is more. */
   drained: boolean
+  /** Places that are free in the client's window: no fewer are, as long as no other node changes what the client has. */
+  room: number
   /** Something failed between a claim and its write: the next claim looks for what is left over. */
   uncertain: boolean
 }
@@ -138,6 +140,7 @@ export function createSessions(deps: SessionsDeps): Sessions {
       forwarded: new Set(),
       inHand: new Map(),
       drained: false,
+      room: 0,
       uncertain: false,
     }
     live.set(clientId, session)
@@ -219,4 +222,10 @@ export function createSessions(deps: SessionsDeps): Sessions {
       await Promise.all([opening.stop(), closing.stop(), reporting.stop()])
     },
   }
+}
+
+/** From now on its client's configuration is this one. What was counted by another window is counted anew. */
+export function configure(session: Session, config: ClientConfig): void {
+  session.config = config
+  session.drained = false
 }

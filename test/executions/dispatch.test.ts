@@ -45,6 +45,7 @@ function listeningSession(clientId: string): Session {
     forwarded: new Set(),
     inHand: new Map(),
     drained: false,
+    room: 0,
     uncertain: false,
   }
 }
@@ -64,6 +65,7 @@ test('a group command that was stored without an answer goes to whom it was clai
     session: () => session,
     sessions: () => [session],
     tell: () => undefined,
+    others: () => 0,
     transport: {
       async forwardShared(_target, sessions) {
         published.push(sessions.map((each) => each.clientId))

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto'
+import { createDatabaseClock } from '../../../control/database-clock.ts'
 import { createLedger, type Ledger } from '../../../control/executions/ledger.ts'
 import { createMetrics } from '../../../control/metrics/metrics.ts'
 import { connectDatabase, type Db } from '../../../db/connect.ts'
@@ -39,6 +40,7 @@ export const openLedger = ({ db }: Store): Ledger =>
     db,
     log: silent,
     metrics: createMetrics({ maxLabelValues: 1, isRegistered: () => false }),
+    clock: createDatabaseClock(),
     backoff: BACKOFF,
     random: () => 0.5,
   })
