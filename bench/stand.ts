@@ -46,7 +46,14 @@ export async function createStand({ profileDirectory, say }: StandOptions): Prom
   const log = { info: () => undefined, warn, error: warn }
   const postgres = await startEmbeddedPostgres({ dataDir: join(directory, 'postgres'), log })
   const urlOf = (name: string): string => postgres.url.replace(/\/signalbox$/, `/${name}`)
-  const admin = new pg.Pool({ connectionString: urlOf('postgres'), max: 1 })
+  const openPool = (name: string): pg.Pool => {
+    const pool = new pg.Pool({ connectionString: urlOf(name), max: 1 })
+    // An idle connection that is lost is made anew by the next query, which throws if that cannot be. One that is being ended may be
+    // told that PostgreSQL stops, or that its database is dropped.
+    pool.on('error', () => undefined)
+    return pool
+  }
+  const admin = openPool('postgres')
   const made = new Map<string, Promise<unknown>>()
   let databases = 0
   let starts = 0
@@ -66,9 +73,7 @@ export async function createStand({ profileDirectory, say }: StandOptions): Prom
       await admin.query(`create database ${name} template ${template}`)
       // What the copying wrote is not to be written during the measurement.
       await admin.query('checkpoint')
-      const pool = new pg.Pool({ connectionString: urlOf(name), max: 1 })
-      // An idle connection that is lost is made anew by the next query, which throws if that cannot be.
-      pool.on('error', () => undefined)
+      const pool = openPool(name)
       return {
         name,
         url: urlOf(name),
