@@ -17,7 +17,8 @@ export interface Stand extends AsyncDisposable {
   createDatabase(template?: string): Promise<Database>
   /** So many registered clients, and the database that has them: to be copied. */
   accounts(count: number): Promise<{ template: string; accounts: Account[] }>
-  startServer(database: Database): Promise<Server>
+  /** With the default settings, but for those. */
+  startServer(database: Database, settings?: Record<string, string>): Promise<Server>
   /** What is measured now: CPU profiles are named after it. */
   measuring: string
   /** Says what happens, on stderr. */
@@ -86,9 +87,10 @@ export async function createStand({ profileDirectory, say }: StandOptions): Prom
       }
     },
     accounts: (count) => stand.once(`accounts ${count}`, () => registerAccounts(stand, count)),
-    startServer: ({ url }) =>
+    startServer: ({ url }, settings = {}) =>
       startSignalbox({
         databaseUrl: url,
+        settings,
         logFile: join(directory, 'server.log'),
         profile: profileDirectory
           ? { directory: resolve(profileDirectory), name: `${stand.measuring}-${++starts}` }
