@@ -27,6 +27,9 @@ export const FIGURES = {
   reconnects: { label: 'reconnects', unit: '' },
   serverCpu: { label: 'CPU of the server', unit: 'µs each' },
   databaseCpu: { label: 'CPU of the database', unit: 'µs each' },
+  redisCpu: { label: 'CPU of Redis', unit: 'µs each' },
+  redisRoundTrips: { label: 'Redis round trips', unit: 'per command' },
+  redisMessages: { label: 'messages through Redis', unit: 'per command' },
   loadCpu: { label: 'CPU of the load', unit: 'µs each' },
   loadBusy: { label: 'load process busy', unit: '%' },
 } as const satisfies Record<string, { label: string; unit: string }>

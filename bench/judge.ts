@@ -6,7 +6,7 @@ export interface Verdict {
   bar: Bar
   /** The figure, or its ratio to the peer's, or the difference. */
   value: number | undefined
-  verdict: 'goal' | 'met' | 'NOT MET' | 'not reached' | 'not measured' | 'not judged'
+  verdict: 'goal' | 'met' | 'NOT MET' | 'not reached' | 'no bar' | 'not measured' | 'not judged'
 }
 
 /** Compares what was found with the bars. Against a peer the rounds are compared one by one, so that a noisy one counts once. */
@@ -33,6 +33,7 @@ function verdictOn({ is, bar, goal }: Bar, value: number | undefined): Verdict['
   if (value === undefined || Number.isNaN(value)) return 'not measured'
   const reaches = (limit: number | undefined): boolean =>
     limit !== undefined && (is === 'at least' ? value >= limit : value <= limit)
+  if (bar === undefined && goal === undefined) return 'no bar'
   if (reaches(goal)) return 'goal'
   if (bar === undefined) return 'not reached'
   return reaches(bar) ? 'met' : 'NOT MET'

@@ -11,11 +11,12 @@ import { createStand } from './stand.ts'
 
 /**
  * Measures Signalbox beside what a user would pick instead, in one run. `--quick` takes two or three minutes, `--smoke` only shows
- * that everything works; `--only a,b`; `--list`; `--sizes {json}` changes sizes; `--json FILE` keeps every round; `--soak` runs what
+ * that everything works; `a b` or `--only a,b` runs these; `--list`; `--sizes {json}` changes sizes; `--json FILE` keeps every round; `--soak` runs what
  * takes half an hour; `--profile DIR` writes CPU profiles of our server. Exit code 1: something failed or, in the full form, a bar is
  * not met.
  */
-const { values } = parseArgs({
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
   options: {
     quick: { type: 'boolean' },
     smoke: { type: 'boolean' },
@@ -28,10 +29,10 @@ const { values } = parseArgs({
   },
 })
 const form: Form = values.smoke ? 'smoke' : values.quick ? 'quick' : 'full'
-const names = values.only?.split(',') ?? (values.soak ? ['soak'] : undefined)
-const unknown = (names ?? []).filter((name) => !SCENARIOS.some((scenario) => scenario.name === name))
+const named = [...positionals, ...(values.only?.split(',') ?? []), ...(values.soak ? ['soak'] : [])]
+const unknown = named.filter((name) => !SCENARIOS.some((scenario) => scenario.name === name))
 if (unknown.length > 0) throw new Error(`no such scenario: ${unknown.join(', ')}; see --list`)
-const chosen = SCENARIOS.filter((scenario) => names?.includes(scenario.name) ?? !scenario.onRequest)
+const chosen = SCENARIOS.filter(({ name, onRequest }) => (named.length > 0 ? named.includes(name) : !onRequest))
 
 async function runAll(): Promise<Result[]> {
   const machine = describeMachine()

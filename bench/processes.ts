@@ -1,20 +1,20 @@
 import { execFileSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 
-const TICKS_PER_SECOND = Number(execFileSync('getconf', ['CLK_TCK'], { encoding: 'utf8' }))
+const MICROS_PER_TICK = 1e6 / Number(execFileSync('getconf', ['CLK_TCK'], { encoding: 'utf8' }))
 
-/** CPU time that a process has used so far, in seconds. */
-export function cpuSeconds(pid: number): number {
+/** CPU time that a process has used so far, in µs. */
+export function cpuMicros(pid: number): number {
   const fields = statOf(pid)
-  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND
+  return (Number(fields[11]) + Number(fields[12])) * MICROS_PER_TICK
 }
 
 /** The same of a process and its children: PostgreSQL has one per connection. Ended children count, by what their parent knows. */
-export function cpuSecondsOfFamily(pid: number): number {
+export function cpuMicrosOfFamily(pid: number): number {
   const own = statOf(pid)
-  const ended = (Number(own[13]) + Number(own[14])) / TICKS_PER_SECOND
+  const ended = (Number(own[13]) + Number(own[14])) * MICROS_PER_TICK
   const children = readdirSync('/proc').filter((name) => /^\d+$/.test(name) && parentOf(name) === pid)
-  return children.reduce((sum, child) => sum + cpuSeconds(Number(child)), cpuSeconds(pid) + ended)
+  return children.reduce((sum, child) => sum + cpuMicros(Number(child)), cpuMicros(pid) + ended)
 }
 
 /** Memory that a process occupies, in MiB. */

@@ -36,13 +36,13 @@ export interface Need {
 /** What one measurement found. */
 export type Figures = Partial<Record<FigureName, number>>
 
-/** What a figure of the first subject has to reach: by itself, or against the same figure of a peer. */
+/** What a figure of the first subject has to reach, by itself or against the same figure of a peer. With no limit it is only shown. */
 export interface Bar {
   figure: FigureName
   /** The peer's name, and how it is compared with. */
   against?: { subject: string; by: 'ratio' | 'difference' }
   /** Whether `bar` and `goal` are the least or the most that may be. */
-  is: 'at least' | 'at most'
+  is?: 'at least' | 'at most'
   bar?: number
   goal?: number
 }

@@ -7,6 +7,7 @@ import { history } from './scenarios/history.ts'
 import { idleFleet } from './scenarios/idle-fleet.ts'
 import { idleLatency } from './scenarios/idle-latency.ts'
 import { lifecycle } from './scenarios/lifecycle.ts'
+import { nodes } from './scenarios/nodes.ts'
 import { soak } from './scenarios/soak.ts'
 
 /** All of them, in the order in which they run. */
@@ -19,5 +20,6 @@ export const SCENARIOS: readonly Scenario[] = [
   idleFleet,
   history,
   backlog,
+  nodes,
   soak,
 ]

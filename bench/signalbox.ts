@@ -15,13 +15,15 @@ export interface Server extends AsyncDisposable {
 
 interface ServerOptions {
   databaseUrl: string
+  /** Settings beside those. */
+  settings?: Record<string, string>
   /** Its log goes there: it is what a user has, so it is not switched off. */
   logFile: string
   /** Where its CPU profile is to be written when it stops. */
   profile?: { directory: string; name: string } | undefined
 }
 
-export async function startSignalbox({ databaseUrl, logFile, profile }: ServerOptions): Promise<Server> {
+export async function startSignalbox({ databaseUrl, settings, logFile, profile }: ServerOptions): Promise<Server> {
   const profiling = profile
     ? ['--cpu-prof', `--cpu-prof-dir=${profile.directory}`, `--cpu-prof-name=${profile.name}.cpuprofile`]
     : []
@@ -35,6 +37,7 @@ export async function startSignalbox({ databaseUrl, logFile, profile }: ServerOp
       HTTP_PORT: '0',
       MQTT_PORT: '0',
       MQTT_WS_PORT: '0',
+      ...settings,
     },
   })
   closeSync(log)

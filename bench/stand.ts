@@ -17,7 +17,8 @@ export interface Stand extends AsyncDisposable {
   createDatabase(template?: string): Promise<Database>
   /** So many registered clients, and the database that has them: to be copied. */
   accounts(count: number): Promise<{ template: string; accounts: Account[] }>
-  startServer(database: Database): Promise<Server>
+  /** With the default settings, but for those. */
+  startServer(database: Database, settings?: Record<string, string>): Promise<Server>
   /** What is measured now: CPU profiles are named after it. */
   measuring: string
   /** Says what happens, on stderr. */
@@ -46,7 +47,14 @@ export async function createStand({ profileDirectory, say }: StandOptions): Prom
   const log = { info: () => undefined, warn, error: warn }
   const postgres = await startEmbeddedPostgres({ dataDir: join(directory, 'postgres'), log })
   const urlOf = (name: string): string => postgres.url.replace(/\/signalbox$/, `/${name}`)
-  const admin = new pg.Pool({ connectionString: urlOf('postgres'), max: 1 })
+  const openPool = (name: string): pg.Pool => {
+    const pool = new pg.Pool({ connectionString: urlOf(name), max: 1 })
+    // An idle connection that is lost is made anew by the next query, which throws if that cannot be. One that is being ended may be
+    // told that PostgreSQL stops, or that its database is dropped.
+    pool.on('error', () => undefined)
+    return pool
+  }
+  const admin = openPool('postgres')
   const made = new Map<string, Promise<unknown>>()
   let databases = 0
   let starts = 0
@@ -66,9 +74,7 @@ export async function createStand({ profileDirectory, say }: StandOptions): Prom
       await admin.query(`create database ${name} template ${template}`)
       // What the copying wrote is not to be written during the measurement.
       await admin.query('checkpoint')
-      const pool = new pg.Pool({ connectionString: urlOf(name), max: 1 })
-      // An idle connection that is lost is made anew by the next query, which throws if that cannot be.
-      pool.on('error', () => undefined)
+      const pool = openPool(name)
       return {
         name,
         url: urlOf(name),
@@ -81,9 +87,10 @@ export async function createStand({ profileDirectory, say }: StandOptions): Prom
       }
     },
     accounts: (count) => stand.once(`accounts ${count}`, () => registerAccounts(stand, count)),
-    startServer: ({ url }) =>
+    startServer: ({ url }, settings = {}) =>
       startSignalbox({
         databaseUrl: url,
+        settings,
         logFile: join(directory, 'server.log'),
         profile: profileDirectory
           ? { directory: resolve(profileDirectory), name: `${stand.measuring}-${++starts}` }

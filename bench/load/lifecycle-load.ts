@@ -4,11 +4,14 @@ import { createRateLoad, type RateLoad } from './rate-load.ts'
 import { commandFor, type Done, resume, work } from './work.ts'
 
 export interface LifecycleOrders {
-  origin: string
   token: string
-  fleet: FleetOrders
+  /** Where each is called, and the devices that are connected there. */
+  nodes: { origin: string; fleet: FleetOrders }[]
+  /** Requests at once, at all nodes together. */
   connections: number
   outstanding: number
+  /** The share of commands that are created at another node than that of their device, if there are several. */
+  elsewhere?: number
   /** Begun per second; without it as many as there can be. */
   perSecond?: number
   /** Devices that lose their connection and come back, per second. */
@@ -23,33 +26,53 @@ export interface LifecycleLoad extends RateLoad {
 
 /** Callers that post commands and devices that do them, in one process. A command is done when `completed` has its PUBACK. */
 export function create(orders: LifecycleOrders): LifecycleLoad {
-  const { accounts } = orders.fleet
-  const http = openHttp(orders.origin, { token: orders.token, connections: orders.connections })
+  const { token, connections, elsewhere = 0 } = orders
   let onDone: (n: number) => void = () => undefined
   const done: Done = ({ n }) => onDone(n)
-  const fleet = createFleet(orders.fleet, (device, packet) => work(device, packet, done))
+  const nodes = orders.nodes.map(({ origin, fleet }) => ({
+    http: openHttp(origin, { token, connections }),
+    fleet: createFleet(fleet, (device, packet) => work(device, packet, done)),
+  }))
+  type Node = (typeof nodes)[number]
+
+  /** One device after the other, one of each node in turn. */
+  function turnOf(n: number): { home: number; node: Node; device: Device } {
+    const home = n % nodes.length
+    const node = nodes[home] as Node
+    const { devices } = node.fleet
+    return { home, node, device: devices[Math.floor(n / nodes.length) % devices.length] as Device }
+  }
+  /** Whom a caller asks to create a command for a device of that node. */
+  function nodeToAsk(home: number): Node {
+    const others = nodes.length - 1
+    const away = others > 0 && Math.random() < elsewhere ? 1 + Math.floor(Math.random() * others) : 0
+    return nodes[(home + away) % nodes.length] as Node
+  }
+
   const load = createRateLoad({
-    callers: orders.connections,
+    callers: connections,
     outstanding: orders.outstanding,
     ...(orders.perSecond === undefined ? {} : { perSecond: orders.perSecond }),
     async begin(n, isDone) {
       onDone = isDone
-      const clientId = accounts[n % accounts.length]?.id as string
-      await http.post('/api/commands', commandFor(clientId, n))
+      const { home, device } = turnOf(n)
+      await nodeToAsk(home).http.post('/api/commands', commandFor(device.account.id, n))
     },
   })
   let reconnects = 0
   let turn = 0
   const reconnect = async (): Promise<void> => {
-    const device = fleet.devices[turn++ % fleet.devices.length] as Device
+    const { node, device } = turnOf(turn++)
     device.connection.drop()
-    await fleet.connect([device])
+    await node.fleet.connect([device])
     resume(device, done)
     reconnects++
   }
   let timer: NodeJS.Timeout | undefined
   return {
-    connect: () => fleet.connect(),
+    async connect() {
+      await Promise.all(nodes.map(({ fleet }) => fleet.connect()))
+    },
     reconnects: () => reconnects,
     start() {
       load.start()
@@ -57,7 +80,7 @@ export function create(orders: LifecycleOrders): LifecycleLoad {
       timer = setInterval(() => reconnect().catch(load.fail), 1000 / orders.reconnectsPerSecond)
     },
     take() {
-      fleet.check()
+      for (const { fleet } of nodes) fleet.check()
       return load.take()
     },
     finish() {

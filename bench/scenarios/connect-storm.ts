@@ -1,6 +1,6 @@
 import type { FleetLoad } from '../load/fleet-load.ts'
 import { startPart } from '../part.ts'
-import { cpuSeconds } from '../processes.ts'
+import { cpuMicros } from '../processes.ts'
 import { type BaseSizes, scenario } from '../scenario.ts'
 import { BARE_AEDES, BARE_MOSQUITTO, equalFleet, measuredBy, OURS } from './brokers.ts'
 
@@ -12,18 +12,18 @@ const LOAD = new URL('../load/fleet-load.ts', import.meta.url)
 
 const subject = measuredBy<Sizes>(async (broker, { devices }) => {
   await using load = await startPart<FleetLoad>(LOAD, equalFleet(broker))
-  const before = { server: cpuSeconds(broker.pid), load: cpuSeconds(load.pid) }
+  const before = { server: cpuMicros(broker.pid), load: cpuMicros(load.pid) }
   const startedAt = performance.now()
   await load.call.connect()
   await broker.allOnline()
   const seconds = (performance.now() - startedAt) / 1000
   await load.call.check()
-  const used = cpuSeconds(load.pid) - before.load
+  const used = cpuMicros(load.pid) - before.load
   return {
     rate: devices / seconds,
-    serverCpu: ((cpuSeconds(broker.pid) - before.server) * 1e6) / devices,
-    loadCpu: (used * 1e6) / devices,
-    loadBusy: (used / seconds) * 100,
+    serverCpu: (cpuMicros(broker.pid) - before.server) / devices,
+    loadCpu: used / devices,
+    loadBusy: (used / 1e6 / seconds) * 100,
   }
 })
 

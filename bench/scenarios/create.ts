@@ -3,7 +3,7 @@ import type { CreateOrders } from '../load/create-load.ts'
 import type { RateLoad } from '../load/rate-load.ts'
 import { startPart } from '../part.ts'
 import type { KoaServer } from '../peers/koa-server.ts'
-import { cpuSeconds } from '../processes.ts'
+import { cpuMicros } from '../processes.ts'
 import { measureRate, type RateSizes } from '../rate.ts'
 import { type BaseSizes, scenario } from '../scenario.ts'
 import { ADMIN_TOKEN } from '../signalbox.ts'
@@ -50,7 +50,7 @@ export const create = scenario<Sizes>({
           expected: 204,
         }
         await using load = await startPart<RateLoad>(LOAD, orders)
-        return (await measureRate(load, { server: () => cpuSeconds(koa.pid) }, sizes)).figures
+        return (await measureRate(load, { serverCpu: () => cpuMicros(koa.pid) }, sizes)).figures
       },
     },
     {

@@ -15,7 +15,7 @@ async function createPast(stand: Stand, sizes: Sizes): Promise<Database> {
   const { template } = await stand.accounts(sizes.devices)
   const database = await stand.createDatabase(template)
   {
-    await using ours = await startOurs(stand, sizes.devices, database)
+    await using ours = await startOurs(stand, sizes.devices, { kept: database })
     await measureLifecycle(ours, { ...sizes, ...BEFORE })
   }
   stand.say(`filling in ${sizes.settled} settled executions`)
@@ -56,7 +56,7 @@ export const history = scenario<Sizes>({
       async measure(stand, sizes) {
         const database = await stand.once(`history ${sizes.settled}`, () => createPast(stand, sizes))
         const before = await settledIn(database)
-        await using ours = await startOurs(stand, sizes.devices, database)
+        await using ours = await startOurs(stand, sizes.devices, { kept: database })
         const { figures, begun } = await measureLifecycle(ours, sizes)
         await checkLedger(database, before + begun, 'completed')
         return figures

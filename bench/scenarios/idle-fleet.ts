@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { FleetLoad } from '../load/fleet-load.ts'
 import { startPart } from '../part.ts'
-import { cpuSeconds, memoryMiB } from '../processes.ts'
+import { cpuMicros, memoryMiB } from '../processes.ts'
 import { type BaseSizes, scenario } from '../scenario.ts'
 import { BARE_AEDES, BARE_MOSQUITTO, equalFleet, measuredBy, OURS } from './brokers.ts'
 
@@ -18,9 +18,9 @@ const LOAD = new URL('../load/fleet-load.ts', import.meta.url)
 /** What a process takes while nothing happens but pings. */
 async function atRest(pid: number, { settleSeconds, seconds }: Sizes): Promise<{ memory: number; cpu: number }> {
   await sleep(settleSeconds * 1000)
-  const before = cpuSeconds(pid)
+  const before = cpuMicros(pid)
   await sleep(seconds * 1000)
-  return { memory: memoryMiB(pid), cpu: ((cpuSeconds(pid) - before) / seconds) * 100 }
+  return { memory: memoryMiB(pid), cpu: ((cpuMicros(pid) - before) / 1e6 / seconds) * 100 }
 }
 
 const subject = measuredBy<Sizes>(async (broker, sizes) => {

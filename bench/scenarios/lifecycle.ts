@@ -3,11 +3,11 @@ import type { RateLoad } from '../load/rate-load.ts'
 import { startPart } from '../part.ts'
 import type { BullmqOrders } from '../peers/bullmq-load.ts'
 import { REDIS, startRedis } from '../peers/redis.ts'
-import { cpuSeconds } from '../processes.ts'
+import { cpuMicros } from '../processes.ts'
 import { measureRate, type RateSizes } from '../rate.ts'
 import { type BaseSizes, type Figures, scenario } from '../scenario.ts'
 import type { Stand } from '../stand.ts'
-import { agents, checkLedger, type Ours, startOurs } from './ours.ts'
+import { agents, checkLedger, type Ours, type Setup, startOurs } from './ours.ts'
 import { measurePgBoss } from './pg-boss.ts'
 
 export interface LifecycleSizes extends RateSizes {
@@ -15,25 +15,36 @@ export interface LifecycleSizes extends RateSizes {
   connections: number
   /** Created and not completed at once. */
   outstanding: number
+  /** Of commands: created at another node than that of their device. */
+  elsewhere?: number
 }
 type Sizes = BaseSizes & LifecycleSizes
 
 const LOAD = new URL('../load/lifecycle-load.ts', import.meta.url)
 
+/** The devices are spread over the nodes evenly. */
+export const lifecycleOrders = ({ api, nodes, accounts }: Ours, sizes: LifecycleSizes): LifecycleOrders => ({
+  ...sizes,
+  token: api.token,
+  nodes: nodes.map(({ http, mqttPort }, node) => {
+    const here = accounts.filter((_, index) => index % nodes.length === node)
+    return { origin: http, fleet: agents(mqttPort, here) }
+  }),
+})
+
 /** Commands that are created and done as fast as they can be, by devices that stay connected. */
 export async function measureLifecycle(
-  { api, server, accounts, watched }: Ours,
+  ours: Ours,
   sizes: LifecycleSizes,
 ): Promise<{ figures: Figures; begun: number }> {
-  const orders: LifecycleOrders = { ...api, ...sizes, fleet: agents(server.mqttPort, accounts) }
-  await using load = await startPart<LifecycleLoad>(LOAD, orders)
+  await using load = await startPart<LifecycleLoad>(LOAD, lifecycleOrders(ours, sizes))
   await load.call.connect()
-  return await measureRate(load, watched, sizes)
+  return await measureRate(load, ours.watched, sizes)
 }
 
 /** The same on a database of its own, without any history. Throws unless everything that was begun is completed. */
-export async function measureNewLifecycle(stand: Stand, sizes: LifecycleSizes): Promise<Figures> {
-  await using ours = await startOurs(stand, sizes.devices)
+export async function measureNewLifecycle(stand: Stand, sizes: LifecycleSizes, setup?: Setup): Promise<Figures> {
+  await using ours = await startOurs(stand, sizes.devices, setup)
   const { figures, begun } = await measureLifecycle(ours, sizes)
   await checkLedger(ours.database, begun, 'completed')
   return figures
@@ -60,11 +71,11 @@ export const lifecycle = scenario<Sizes>({
       name: 'bullmq',
       needs: REDIS,
       async measure(stand, sizes) {
-        await using redis = await startRedis(stand.directory)
+        await using redis = await startRedis(stand.directory, 'bullmq')
         const { socketPath } = redis
         const orders: BullmqOrders = { ...sizes, socketPath, callers: sizes.connections, concurrency: 100 }
         await using load = await startPart<RateLoad>(new URL('../peers/bullmq-load.ts', import.meta.url), orders)
-        return (await measureRate(load, { database: () => cpuSeconds(redis.pid) }, sizes)).figures
+        return (await measureRate(load, { databaseCpu: () => cpuMicros(redis.pid) }, sizes)).figures
       },
     },
   ],

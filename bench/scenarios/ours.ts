@@ -1,34 +1,89 @@
 import type { Account } from '../accounts.ts'
 import type { FleetOrders } from '../load/fleet.ts'
-import { cpuSeconds, cpuSecondsOfFamily } from '../processes.ts'
+import { startRedis, watchRedis } from '../peers/redis.ts'
+import { cpuMicros, cpuMicrosOfFamily } from '../processes.ts'
 import type { Watched } from '../rate.ts'
 import { ADMIN_TOKEN, type Server } from '../signalbox.ts'
 import type { Database, Stand } from '../stand.ts'
 
-/** Our server on a database of its own with so many registered clients. */
+/** Our server, one node or several, on a database of its own with so many registered clients. */
 export interface Ours extends AsyncDisposable {
   server: Server
+  /** All that were asked for: `server` is the first. */
+  nodes: Server[]
   database: Database
   accounts: Account[]
   /** For whoever calls the API. */
   api: { origin: string; token: string }
-  watched: Required<Watched>
+  watched: Watched
 }
 
-/** `kept`: a database with these clients that is there already, and stays. */
-export async function startOurs(stand: Stand, clients: number, kept?: Database): Promise<Ours> {
+export interface Setup {
+  /** A database with these clients that is there already, and stays. */
+  kept?: Database
+  nodes?: number
+  /** The nodes have one between them. */
+  redis?: boolean
+}
+
+export async function startOurs(
+  stand: Stand,
+  clients: number,
+  { kept, nodes: count = 1, redis = false }: Setup = {},
+): Promise<Ours> {
   await using started = new AsyncDisposableStack()
   const { template, accounts } = await stand.accounts(clients)
   const database = kept ?? started.use(await stand.createDatabase(template))
-  const server = started.use(await stand.startServer(database))
+  const line = redis ? started.use(await startLine(stand)) : undefined
+  const starting = Array.from({ length: count }, () => stand.startServer(database, line?.settings))
+  for (const start of starting) started.defer(() => start.then(stopServer, () => undefined))
+  const nodes = await Promise.all(starting)
+  await line?.check(nodes)
+  const [server] = nodes as [Server]
   const postgres = stand.postgres.pid() as number
   const parts = started.move()
   return {
     server,
+    nodes,
     database,
     accounts,
     api: { origin: server.http, token: ADMIN_TOKEN },
-    watched: { server: () => cpuSeconds(server.pid), database: () => cpuSecondsOfFamily(postgres) },
+    watched: {
+      serverCpu: () => nodes.reduce((sum, { pid }) => sum + cpuMicros(pid), 0),
+      databaseCpu: () => cpuMicrosOfFamily(postgres),
+      ...line?.watched,
+    },
+    [Symbol.asyncDispose]: () => parts.disposeAsync(),
+  }
+}
+
+const stopServer = (server: Server): PromiseLike<void> => server[Symbol.asyncDispose]()
+
+interface RedisLine extends AsyncDisposable {
+  settings: Record<string, string>
+  watched: Watched
+  /** Throws unless all of them say that they reach it. */
+  check(nodes: Server[]): Promise<void>
+}
+
+async function startLine(stand: Stand): Promise<RedisLine> {
+  await using started = new AsyncDisposableStack()
+  const { pid, socketPath } = started.use(await startRedis(stand.directory, 'nodes'))
+  const counters = started.use(await watchRedis(socketPath))
+  const parts = started.move()
+  return {
+    settings: { REDIS_URL: socketPath },
+    watched: {
+      redisCpu: () => cpuMicros(pid),
+      redisRoundTrips: counters.roundTrips,
+      redisMessages: counters.messages,
+    },
+    async check(nodes) {
+      for (const { http } of nodes) {
+        const health = await (await fetch(`${http}/health`)).text()
+        if (JSON.parse(health).checks.redis?.state !== 'up') throw new Error(`a node does not reach Redis: ${health}`)
+      }
+    },
     [Symbol.asyncDispose]: () => parts.disposeAsync(),
   }
 }

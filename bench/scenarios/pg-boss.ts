@@ -1,7 +1,7 @@
 import type { RateLoad } from '../load/rate-load.ts'
 import { startPart } from '../part.ts'
 import type { PgBossOrders } from '../peers/pg-boss-load.ts'
-import { cpuSecondsOfFamily } from '../processes.ts'
+import { cpuMicrosOfFamily } from '../processes.ts'
 import { measureRate, type RateSizes } from '../rate.ts'
 import type { Figures } from '../scenario.ts'
 import type { Stand } from '../stand.ts'
@@ -18,7 +18,7 @@ export async function measurePgBoss(
     url: database.url,
   } satisfies PgBossOrders)
   const postgres = stand.postgres.pid() as number
-  const { figures, begun } = await measureRate(load, { database: () => cpuSecondsOfFamily(postgres) }, sizes)
+  const { figures, begun } = await measureRate(load, { databaseCpu: () => cpuMicrosOfFamily(postgres) }, sizes)
   const state = orders.workers === 0 ? 'created' : 'completed'
   const [row] = await database.query<{ count: string }>('select count(*) from pgboss.job where state = $1', [state])
   if (Number(row?.count) !== begun) throw new Error(`pg-boss has ${row?.count} jobs ${state} instead of ${begun}`)

@@ -5,8 +5,8 @@ import { type Part, startPart } from '../part.ts'
 import { memoryMiB } from '../processes.ts'
 import { type BaseSizes, scenario } from '../scenario.ts'
 import { median, percentile } from '../statistics.ts'
-import { type LifecycleSizes, measureLifecycle } from './lifecycle.ts'
-import { agents, checkLedger, startOurs } from './ours.ts'
+import { type LifecycleSizes, lifecycleOrders, measureLifecycle } from './lifecycle.ts'
+import { checkLedger, startOurs } from './ours.ts'
 
 interface Sizes extends BaseSizes, LifecycleSizes {
   minutes: number
@@ -77,8 +77,8 @@ export const soak = scenario<Sizes>({
         const perSecond = Math.max(1, (figures.rate ?? 0) * sizes.share)
         stand.say(`soak: ${Math.round(perSecond)} commands per second for ${sizes.minutes} minutes`)
 
-        const fleet = agents(ours.server.mqttPort, ours.accounts)
-        const orders: LifecycleOrders = { ...ours.api, ...sizes, perSecond, fleet }
+        const { reconnectsPerSecond } = sizes
+        const orders: LifecycleOrders = { ...lifecycleOrders(ours, sizes), perSecond, reconnectsPerSecond }
         await using load = await startPart<LifecycleLoad>(LOAD, orders)
         await load.call.connect()
         await load.call.start()

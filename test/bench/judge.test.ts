@@ -30,6 +30,7 @@ test.each<[string, Bar, Figures[], Figures[], number | undefined, string]>([
   ['by itself, too little', { figure: 'rate', is: 'at least', bar: 111 }, rates(90, 110, 120), [], 110, 'NOT MET'],
   ['by itself, the goal', { figure: 'rate', is: 'at least', bar: 50, goal: 110 }, rates(110), [], 110, 'goal'],
   ['only a goal, not reached', { figure: 'rate', is: 'at most', goal: 100 }, rates(110), [], 110, 'not reached'],
+  ['no limit: only shown', { figure: 'rate', against: RATIO }, rates(50), rates(100), 0.5, 'no bar'],
   ['at most', { figure: 'rate', is: 'at most', bar: 110 }, rates(110), [], 110, 'met'],
   // The medians are 100 and 100: round by round it was half of the peer twice.
   [

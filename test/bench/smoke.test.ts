@@ -20,11 +20,13 @@ test('every scenario runs in its smallest size, beside its peers', { timeout: 30
   const directory = await mkdtemp(join(tmpdir(), 'signalbox-bench-test-'))
   const file = join(directory, 'report.json')
   const names = SCENARIOS.map(({ name }) => name)
+  const [first, ...others] = names as [string, ...string[]]
   const { stdout } = await run(process.execPath, [
     'bench/main.ts',
     '--smoke',
+    first,
     '--only',
-    names.join(','),
+    others.join(','),
     '--json',
     file,
   ])
