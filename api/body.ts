@@ -54,10 +54,12 @@ export const endsWithoutBody = (ctx: Context): boolean => expectsContinue(ctx) &
 
 const expectsContinue = (ctx: Context): boolean => ctx.get('expect').toLowerCase() === '100-continue'
 
+const UTF8 = new TextDecoder('utf-8', { fatal: true })
+
 function parse(bytes: Buffer): unknown {
   if (bytes.length === 0) return undefined
   // `fatal`: otherwise U+FFFD took the place of what is not UTF-8, and the command would be stored changed.
-  return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
+  return JSON.parse(UTF8.decode(bytes))
 }
 
 const tooLarge = (maxBytes: number): AppError =>

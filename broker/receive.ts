@@ -112,8 +112,10 @@ export function createReceiver(deps: { settings: Settings; limitedLog: LimitedLo
   return receive
 }
 
+const UTF8 = new TextDecoder('utf-8', { fatal: true })
+
 function parse(payload: string | Buffer, maxBytes: number): unknown {
-  const bytes = Buffer.from(payload)
+  const bytes = typeof payload === 'string' ? Buffer.from(payload) : payload
   if (bytes.length > maxBytes)
     throw new AppError('PAYLOAD_TOO_LARGE', `the payload has ${bytes.length} bytes, at most ${maxBytes} are taken`)
   const body = parseJson(bytes)
@@ -125,7 +127,7 @@ function parse(payload: string | Buffer, maxBytes: number): unknown {
 
 function parseJson(bytes: Buffer): unknown {
   try {
-    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
+    return JSON.parse(UTF8.decode(bytes))
   } catch {
     throw new AppError('INVALID_INPUT', 'the payload is not JSON in UTF-8')
   }

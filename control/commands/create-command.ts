@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import type { Db } from '../../db/connect.ts'
 import {
   findIdempotencyKey,
@@ -115,7 +115,7 @@ export async function createCommand(
   body: CreateCommand,
   idempotencyKey: string | undefined,
 ): Promise<Created> {
-  const requestHash = idempotencyKey === undefined ? null : sha256(JSON.stringify(body))
+  const requestHash = idempotencyKey === undefined ? null : hash('sha256', JSON.stringify(body), 'hex')
   const id = deps.commandInserts.newId()
   const target = targetOf(body)
   // Announced before the commit, so that no session's own claim gets ahead of the one publish for the group.
@@ -223,8 +223,6 @@ async function complete({ settings, actions }: CreateCommandDeps, body: CreateCo
 const DEFAULT_PRIORITY = 5
 
 type Stored = Extract<InsertedCommand, { refusal: null }>
-
-const sha256 = (text: string): string => createHash('sha256').update(text).digest('hex')
 
 /** Its execution on the client, as it was just committed. */
 function newWork(command: NewCommand, stored: Stored, clientId: string): NewWork {
