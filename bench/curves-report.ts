@@ -25,11 +25,14 @@ export function showCurve({ scenario, size, columns }: Curve, { curves }: Measur
   return [`**${scenario}**`, '', table([size, ...heads], rows), ...notes].join('\n')
 }
 
+export const whereMeasured = ({ form, machine }: Measured): string =>
+  `Measured in the ${form} form on ${inWords(machine)}.`
+
 /** All of them, between the marks of the document. */
 export const showCurves = (measured: Measured): string =>
   [
     '<!-- curves -->',
-    `Measured in the ${measured.form} form on ${inWords(measured.machine)}.`,
+    whereMeasured(measured),
     ...CURVES.filter(({ scenario }) => measured.curves.some((curve) => curve.scenario === scenario)).map((curve) =>
       showCurve(curve, measured),
     ),

@@ -126,29 +126,29 @@ export interface Measured {
   curves: { scenario: string; size: string; points: Point[] }[]
 }
 
-/** Ours alone, one round for each point; `found` is called after each curve. */
+/** Ours alone, one round for each point, with the sizes that were `changed`; `found` is called after each curve. */
 export async function measureCurves(
   stand: Stand,
   form: Form,
-  chosen: (curve: Curve) => boolean,
+  { chosen, changed }: { chosen: (curve: Curve) => boolean; changed: object },
   found: (measured: Measured, curve: Curve) => void,
 ): Promise<Measured> {
   const measured: Measured = { machine: describeMachine(), form, curves: [] }
   for (const curve of CURVES.filter(chosen)) {
     const points: Point[] = []
-    for (const at of curve.points[form]) points.push(await measurePoint(stand, form, curve, at))
+    for (const at of curve.points[form]) points.push(await measurePoint(stand, form, curve, changed, at))
     measured.curves.push({ scenario: curve.scenario, size: curve.size, points })
     found(measured, curve)
   }
   return measured
 }
 
-async function measurePoint(stand: Stand, form: Form, curve: Curve, at: number): Promise<Point> {
+async function measurePoint(stand: Stand, form: Form, curve: Curve, changed: object, at: number): Promise<Point> {
   const scenario = SCENARIOS.find(({ name }) => name === curve.scenario)
   if (!scenario) throw new Error(`there is no scenario ${curve.scenario}`)
   const ours = { ...scenario, subjects: scenario.subjects.slice(0, 1) }
   const own = form === 'full' ? curve.sizes : {}
-  const result = await runScenario(stand, ours, form, { ...own, rounds: 1, [curve.size]: at })
+  const result = await runScenario(stand, ours, form, { ...own, rounds: 1, ...changed, [curve.size]: at })
   const { medians = {}, absent, failure } = result.subjects[0] ?? {}
   const note = failure ?? absent ?? result.scaled
   return {

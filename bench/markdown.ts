@@ -1,7 +1,9 @@
-/** A Markdown table: first the heads, then the rows. */
+/** A Markdown table: first the heads, then the rows. Columns of numbers are set to the right. */
 export function table(heads: string[], rows: string[][]): string {
-  const lines = [heads, heads.map((_, column) => (column === 0 ? '---' : '---:')), ...rows]
-  return lines.map((cells) => `| ${cells.join(' | ')} |`).join('\n')
+  const isNumber = (text = ''): boolean => /^(n\^|[-–\d])/.test(text)
+  const areNumbers = (column: number): boolean => rows.length > 0 && rows.every((cells) => isNumber(cells[column]))
+  const marks = heads.map((_, column) => (areNumbers(column) ? '---:' : '---'))
+  return [heads, marks, ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n')
 }
 
 /** Three digits, as much as a noisy machine can mean. */

@@ -14,11 +14,12 @@ const seconds = (value: number): string =>
 const sized = ({ devices, nodes }: Fleet): string[] => [count(devices), count(nodes)]
 const SIZED = ['devices', 'nodes']
 
-/** The tables as they stand in docs/scaling.md, between its marks. */
-export function showCapacity(costs: Costs): string {
+/** The tables as they stand in docs/scaling.md, between its marks; `origin` says where the costs are from. */
+export function showCapacity(costs: Costs, origin: string): string {
   const price = pricesOf(costs)
   return [
     '<!-- capacity -->',
+    origin,
     showCosts(costs),
     'One node, in the steady state:',
     showNodes(price),

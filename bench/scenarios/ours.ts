@@ -58,7 +58,8 @@ export async function startOurs(
     watched: {
       serverCpu: cpu.server,
       databaseCpu: cpu.database,
-      statements: () => ask(database, 'select xact_commit as count from pg_stat_database where datname = current_database()'),
+      statements: () =>
+        ask(database, 'select xact_commit as count from pg_stat_database where datname = current_database()'),
       wal: () => ask(database, "select pg_current_wal_insert_lsn() - '0/0'::pg_lsn as count"),
       ...line?.watched,
     },

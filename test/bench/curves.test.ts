@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -56,6 +56,15 @@ test('points become a file and a table, and the file becomes costs', { timeout: 
   const { stdout } = await bench('--curves', '--smoke', '--only', 'connect-storm,fleet-queries', '--json', file)
   const measured: Measured = JSON.parse(await readFile(file, 'utf8'))
   const { stdout: capacity } = await bench('--capacity', '--costs', file)
+  const refused = (...args: string[]) =>
+    bench(...args).then(
+      () => '',
+      ({ stderr }) => stderr,
+    )
+  await writeFile(file, '{}')
+  expect(await refused('--capacity', '--costs', file)).toContain('is not what --curves --json writes')
+  expect(await refused('--costs', file)).toContain('--costs is for --capacity')
+  expect(await refused('--curves', '--only', 'create')).toContain('there is no curve of create')
   await rm(directory, { recursive: true })
 
   expect(measured.curves.map(({ scenario, points }) => [scenario, points.map(({ at }) => at)])).toEqual([
