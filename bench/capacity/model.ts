@@ -11,8 +11,8 @@ const COUNTED = {
   sweptPerStatement: 500,
   /** Sweeps between two looks for lost sessions, or two comparisons of 5,000 clients. */
   sweepsPerRareLook: 30,
-  /** create, then a read and a store each for claim, PUBACK, running and completed; under load one statement serves many. */
-  statementsPerCommand: 9,
+  /** The create, the read for the claim, and a store each for claim, PUBACK, running and completed; under load one serves many. */
+  statementsPerCommand: 6,
   /** One that opens the session and one for its status, two for what is open and what can be claimed, one that ends it. */
   statementsPerReconnect: 5,
   /** The lease, and what the leader looks for. */

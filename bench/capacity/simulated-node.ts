@@ -3,9 +3,9 @@ export type WorkKind = 'connects' | 'commands' | 'broadcasts'
 export const WORK_KINDS: readonly WorkKind[] = ['connects', 'commands', 'broadcasts']
 
 export type Work = Record<WorkKind, number>
-export const noWork = (): Work => ({ connects: 0, commands: 0, broadcasts: 0 })
+const noWork = (): Work => ({ connects: 0, commands: 0, broadcasts: 0 })
 
-export interface Price {
+interface Price {
   /** Seconds of the node's one core, and of any core of PostgreSQL. */
   node: number
   database: number
