@@ -1,5 +1,6 @@
 import { FIGURES, type FigureName } from './figures.ts'
 import { judge } from './judge.ts'
+import { figure, table, withUnit } from './markdown.ts'
 import { measured, type Result } from './run.ts'
 import type { Bar } from './scenario.ts'
 
@@ -9,7 +10,7 @@ export function showResult(result: Result): string {
   const names = (Object.keys(FIGURES) as FigureName[]).filter((name) =>
     subjects.some(({ medians }) => medians[name] !== undefined),
   )
-  const table = [
+  const found = [
     ['', ...subjects.map(({ name }) => name)],
     ...names.map((name) => [
       withUnit(FIGURES[name].label, FIGURES[name].unit),
@@ -28,7 +29,7 @@ export function showResult(result: Result): string {
       .map(([name, size]) => `${name} ${size}`)
       .join(', ')}; ${Math.round(seconds)} s`,
     ...(result.scaled ? [`  ${result.scaled}`] : []),
-    ...aligned(table),
+    ...aligned(found),
     ...subjects.flatMap(({ name, absent, failure }) => [
       ...(absent ? [`  ${name} is ${absent}`] : []),
       ...(failure ? [`  ${name} FAILED: ${failure}`] : []),
@@ -49,12 +50,7 @@ export function showSummary(results: Result[]): string {
       verdict,
     ]),
   )
-  const lines = [
-    ['scenario', 'figure', 'measured', 'bar', 'goal', ''],
-    ['---', '---', '---', '---', '---', '---'],
-    ...rows,
-  ]
-  return lines.map((cells) => `| ${cells.join(' | ')} |`).join('\n')
+  return table(['scenario', 'figure', 'measured', 'bar', 'goal', ''], rows)
 }
 
 /** Nothing failed and, in the full form, every bar is met. */
@@ -64,8 +60,6 @@ export const holds = (results: Result[]): boolean =>
       result.subjects.every(({ failure }) => failure === undefined) &&
       (result.form !== 'full' || judge(result).every(({ verdict }) => verdict !== 'NOT MET')),
   )
-
-const withUnit = (label: string, unit: string): string => (unit === '' ? label : `${label}, ${unit}`)
 
 /** How the bar is named in a table. */
 const nameOf = ({ figure: name, against }: Bar): string =>
@@ -87,13 +81,6 @@ const shown = (is: Bar['is'], limit: number | undefined): string =>
 function spread(median: number | undefined, values: number[]): string {
   if (values.length < 2) return figure(median)
   return `${figure(median)} (${figure(Math.min(...values))}–${figure(Math.max(...values))})`
-}
-
-/** Three digits, as much as a noisy machine can mean. */
-function figure(value: number | undefined): string {
-  if (value === undefined || !Number.isFinite(value)) return '–'
-  const digits = value === 0 ? 0 : Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value))))
-  return value.toLocaleString('en', { maximumFractionDigits: Math.min(digits, 3) })
 }
 
 function aligned(rows: string[][]): string[] {

@@ -4,7 +4,7 @@ import { type BaseSizes, type Figures, scenario } from '../scenario.ts'
 import type { Database } from '../stand.ts'
 import { median, percentile } from '../statistics.ts'
 import { BARE_AEDES, BARE_MOSQUITTO, equalFleet, measuredBy } from './brokers.ts'
-import { startOurs } from './ours.ts'
+import { type Ours, startOurs } from './ours.ts'
 
 interface Sizes extends BaseSizes {
   devices: number
@@ -15,13 +15,26 @@ interface Sizes extends BaseSizes {
 
 const LOAD = new URL('../load/broadcast-load.ts', import.meta.url)
 
-/** The figures of the broadcasts after the first ones, which warm it up. */
-async function measure(orders: BroadcastOrders, { warm, broadcasts }: Sizes): Promise<Figures> {
+/** A bare broker has no executions. */
+const NOBODY: Ours['cpu'] = { server: () => Number.NaN, database: () => Number.NaN }
+
+/** The figures of the broadcasts after the first ones, which warm it up. The CPU time is that per execution, the others' commands included. */
+async function measure(
+  orders: BroadcastOrders,
+  { devices, warm, broadcasts }: Sizes,
+  { server, database }: Ours['cpu'] = NOBODY,
+): Promise<Figures> {
   await using load = await startPart<BroadcastLoad>(LOAD, orders)
   await load.call.connect()
   for (let index = 0; index < warm; index++) await load.call.broadcast()
+  const before = { server: server(), database: database() }
   const seen: Broadcast[] = []
   for (let index = 0; index < broadcasts; index++) seen.push(await load.call.broadcast())
+  const executions = devices * broadcasts
+  const used = {
+    serverCpu: (server() - before.server) / executions,
+    databaseCpu: (database() - before.database) / executions,
+  }
   const others = seen.flatMap((each) => [...each.others])
   return {
     firstReceipt: median(seen.map(({ first }) => first)),
@@ -29,6 +42,7 @@ async function measure(orders: BroadcastOrders, { warm, broadcasts }: Sizes): Pr
     allCompleted: median(seen.map(({ completed }) => completed / 1000)),
     othersP50: percentile(others, 0.5),
     othersP99: percentile(others, 0.99),
+    ...used,
   }
 }
 
@@ -60,7 +74,7 @@ export const broadcast = scenario<Sizes>({
       async measure(stand, sizes) {
         await using ours = await startOurs(stand, sizes.devices)
         const fleet = equalFleet({ port: ours.server.mqttPort, accounts: ours.accounts })
-        const figures = await measure({ fleet, api: ours.api, othersEveryMs: sizes.othersEveryMs }, sizes)
+        const figures = await measure({ fleet, api: ours.api, othersEveryMs: sizes.othersEveryMs }, sizes, ours.cpu)
         await checkBroadcasts(ours.database, sizes)
         return figures
       },

@@ -12,6 +12,8 @@ export interface Broker extends AsyncDisposable {
   pid: number
   port: number
   accounts: Account[]
+  /** CPU time, in µs, of what stands behind it, if anything does. */
+  database?: () => number
   /** Waits until everybody is shown online; at a bare broker there is nobody to show it to. */
   allOnline(): Promise<void>
 }
@@ -43,6 +45,7 @@ export const OURS: BrokerKind = {
       pid: ours.server.pid,
       port: ours.server.mqttPort,
       accounts: ours.accounts,
+      database: ours.cpu.database,
       async allOnline() {
         const sql = 'select count(*) from clients where session_epoch is not null'
         while (Number((await ours.database.query<{ count: string }>(sql))[0]?.count) < devices);

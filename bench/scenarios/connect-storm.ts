@@ -12,7 +12,8 @@ const LOAD = new URL('../load/fleet-load.ts', import.meta.url)
 
 const subject = measuredBy<Sizes>(async (broker, { devices }) => {
   await using load = await startPart<FleetLoad>(LOAD, equalFleet(broker))
-  const before = { server: cpuMicros(broker.pid), load: cpuMicros(load.pid) }
+  const { database = () => Number.NaN } = broker
+  const before = { server: cpuMicros(broker.pid), database: database(), load: cpuMicros(load.pid) }
   const startedAt = performance.now()
   await load.call.connect()
   await broker.allOnline()
@@ -22,6 +23,7 @@ const subject = measuredBy<Sizes>(async (broker, { devices }) => {
   return {
     rate: devices / seconds,
     serverCpu: (cpuMicros(broker.pid) - before.server) / devices,
+    databaseCpu: (database() - before.database) / devices,
     loadCpu: used / devices,
     loadBusy: (used / 1e6 / seconds) * 100,
   }

@@ -26,6 +26,14 @@ async function createPast(stand: Stand, sizes: Sizes): Promise<Database> {
 const settledIn = async (database: Database): Promise<number> =>
   Number((await database.query<{ count: string }>('select count(*) from executions'))[0]?.count)
 
+/** What a settled command takes there, with its indices and all that happened to it. */
+async function diskPerCommand(database: Database): Promise<number> {
+  const [row] = await database.query<{ bytes: string; count: string }>(`
+    select (pg_total_relation_size('commands') + pg_total_relation_size('executions') + pg_total_relation_size('events')) as bytes,
+      count(*) from executions`)
+  return Number(row?.bytes) / Number(row?.count)
+}
+
 export const history = scenario<Sizes>({
   name: 'history',
   measures: 'the lifecycle with a long history, beside the same with none',
@@ -59,7 +67,7 @@ export const history = scenario<Sizes>({
         await using ours = await startOurs(stand, sizes.devices, { kept: database })
         const { figures, begun } = await measureLifecycle(ours, sizes)
         await checkLedger(database, before + begun, 'completed')
-        return figures
+        return { ...figures, disk: await diskPerCommand(database) }
       },
     },
     { name: 'empty', measure: measureNewLifecycle },

@@ -3,7 +3,7 @@ import type { FleetLoad } from '../load/fleet-load.ts'
 import { startPart } from '../part.ts'
 import { cpuMicros, memoryMiB } from '../processes.ts'
 import { type BaseSizes, scenario } from '../scenario.ts'
-import { BARE_AEDES, BARE_MOSQUITTO, equalFleet, measuredBy, OURS } from './brokers.ts'
+import { BARE_AEDES, BARE_MOSQUITTO, type Broker, equalFleet, measuredBy, OURS } from './brokers.ts'
 
 interface Sizes extends BaseSizes {
   devices: number
@@ -15,26 +15,35 @@ interface Sizes extends BaseSizes {
 const KEEPALIVE_SECONDS = 20
 const LOAD = new URL('../load/fleet-load.ts', import.meta.url)
 
-/** What a process takes while nothing happens but pings. */
-async function atRest(pid: number, { settleSeconds, seconds }: Sizes): Promise<{ memory: number; cpu: number }> {
+/** What a process, and the database behind it, takes while nothing happens but pings. */
+async function atRest(
+  { pid, database = () => Number.NaN }: Broker,
+  { settleSeconds, seconds }: Sizes,
+): Promise<{ memory: number; cpu: number; databaseCpu: number }> {
+  const percent = (micros: number): number => (micros / 1e6 / seconds) * 100
   await sleep(settleSeconds * 1000)
-  const before = cpuMicros(pid)
+  const before = { server: cpuMicros(pid), database: database() }
   await sleep(seconds * 1000)
-  return { memory: memoryMiB(pid), cpu: ((cpuMicros(pid) - before) / 1e6 / seconds) * 100 }
+  return {
+    memory: memoryMiB(pid),
+    cpu: percent(cpuMicros(pid) - before.server),
+    databaseCpu: percent(database() - before.database),
+  }
 }
 
 const subject = measuredBy<Sizes>(async (broker, sizes) => {
-  const empty = await atRest(broker.pid, sizes)
+  const empty = await atRest(broker, sizes)
   await using load = await startPart<FleetLoad>(LOAD, { ...equalFleet(broker), keepaliveSeconds: KEEPALIVE_SECONDS })
   await load.call.connect()
   await broker.allOnline()
-  const full = await atRest(broker.pid, sizes)
+  const full = await atRest(broker, sizes)
   await load.call.check()
   return {
     memoryEmpty: empty.memory,
     memoryGrowth: full.memory - empty.memory,
     cpuEmpty: empty.cpu,
     cpuGrowth: full.cpu - empty.cpu,
+    databaseCpuGrowth: full.databaseCpu - empty.databaseCpu,
   }
 })
 

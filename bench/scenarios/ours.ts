@@ -15,6 +15,8 @@ export interface Ours extends AsyncDisposable {
   accounts: Account[]
   /** For whoever calls the API. */
   api: { origin: string; token: string }
+  /** CPU time so far, in µs. */
+  cpu: { server(): number; database(): number }
   watched: Watched
 }
 
@@ -41,6 +43,10 @@ export async function startOurs(
   await line?.check(nodes)
   const [server] = nodes as [Server]
   const postgres = stand.postgres.pid() as number
+  const cpu = {
+    server: () => nodes.reduce((sum, { pid }) => sum + cpuMicros(pid), 0),
+    database: () => cpuMicrosOfFamily(postgres),
+  }
   const parts = started.move()
   return {
     server,
@@ -48,14 +54,22 @@ export async function startOurs(
     database,
     accounts,
     api: { origin: server.http, token: ADMIN_TOKEN },
+    cpu,
     watched: {
-      serverCpu: () => nodes.reduce((sum, { pid }) => sum + cpuMicros(pid), 0),
-      databaseCpu: () => cpuMicrosOfFamily(postgres),
+      serverCpu: cpu.server,
+      databaseCpu: cpu.database,
+      statements: () =>
+        ask(database, 'select xact_commit as count from pg_stat_database where datname = current_database()'),
+      wal: () => ask(database, "select pg_current_wal_insert_lsn() - '0/0'::pg_lsn as count"),
       ...line?.watched,
     },
     [Symbol.asyncDispose]: () => parts.disposeAsync(),
   }
 }
+
+/** Each statement of the server is a transaction; WAL is that of all databases of the stand, of which one is busy at a time. */
+const ask = async (database: Database, sql: string): Promise<number> =>
+  Number((await database.query<{ count: string }>(sql))[0]?.count)
 
 const stopServer = (server: Server): PromiseLike<void> => server[Symbol.asyncDispose]()
 

@@ -1,0 +1,45 @@
+import type { CreateOrders } from '../load/create-load.ts'
+import type { RateLoad } from '../load/rate-load.ts'
+import { startPart } from '../part.ts'
+import { REDIS } from '../peers/redis.ts'
+import { cpuMicros } from '../processes.ts'
+import { measureRate, type RateSizes } from '../rate.ts'
+import { type BaseSizes, scenario } from '../scenario.ts'
+import { checkLedger, startOurs } from './ours.ts'
+
+interface Sizes extends BaseSizes, RateSizes {
+  clients: number
+  connections: number
+}
+
+const LOAD = new URL('../load/create-load.ts', import.meta.url)
+
+/** Every command is for a client that is not connected to the node it was posted to: one hint, which the other node reads. */
+export const neighbour = scenario<Sizes>({
+  name: 'neighbour',
+  measures: 'what a command costs the node that has nothing to do with it: it reads that there may be work',
+  onRequest: true,
+  sizes: {
+    full: { rounds: 3, clients: 1000, connections: 64, warmSeconds: 2, seconds: 10 },
+    quick: { rounds: 1, clients: 1000, connections: 64, warmSeconds: 1, seconds: 3 },
+    smoke: { rounds: 1, clients: 10, connections: 4, warmSeconds: 0.2, seconds: 0.5 },
+  },
+  subjects: [
+    {
+      name: 'signalbox',
+      needs: REDIS,
+      async measure(stand, sizes) {
+        await using ours = await startOurs(stand, sizes.clients, { nodes: 2, redis: true })
+        const [own, other] = ours.nodes.map(({ pid }) => pid) as [number, number]
+        const clientIds = ours.accounts.map(({ id }) => id)
+        const orders: CreateOrders = { ...ours.api, clientIds, connections: sizes.connections, expected: 201 }
+        await using load = await startPart<RateLoad>(LOAD, orders)
+        const watched = { ...ours.watched, serverCpu: () => cpuMicros(own), neighbourCpu: () => cpuMicros(other) }
+        const { figures, begun } = await measureRate(load, watched, sizes)
+        await checkLedger(ours.database, begun, 'pending')
+        return figures
+      },
+    },
+  ],
+  bars: [],
+})
