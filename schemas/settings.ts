@@ -100,6 +100,9 @@ export const Settings = z.object({
   SWEEP_INTERVAL_SECONDS: seconds(1).describe(
     'how often expiries, timeouts, work that the fast path missed and reasons for alerts are looked for',
   ),
+  SWEEP_SESSIONS: count(1000).describe(
+    'sessions whose missed work is looked for at once, in turn; all of them while nodes cannot tell each other',
+  ),
   ALERT_CLIENT_LOST_SECONDS: seconds(60).describe('offline for longer than this while work waits: an alert'),
   ALERT_SECURITY_QUIET_SECONDS: seconds(3600).describe(
     'an alert of a security event that somebody has acknowledged ends when it was not noticed again for this long',

@@ -10,6 +10,8 @@ import type { ShownClients } from './shown-clients.ts'
 export interface CatchUp {
   /** What was told until now may have been lost: the next pass looks at everything. */
   missed(): void
+  /** Whether the next pass has to find what nobody could tell. */
+  isLate(): boolean
   /** One pass. `rarely`: one of those that look whatever was told. */
   pass(rarely: boolean): Promise<void>
 }
@@ -58,14 +60,16 @@ export function createCatchUp(deps: CatchUpDeps): CatchUp {
     for (const item of items) if (sessions.get(item.clientId)) await dispatch.sendCancel(item, item.state)
   }
 
+  const isLate = (): boolean => missed || (deps.others() > 0 && !deps.isTold())
+
   return {
     missed() {
       missed = true
     },
+    isLate,
     async pass(rarely) {
       const everything = missed
-      const late = everything || (deps.others() > 0 && !deps.isTold())
-      if (!late && !(rarely && deps.others() > 0)) return
+      if (!isLate() && !(rarely && deps.others() > 0)) return
       deps.watch.look()
       await tellCancels()
       // Anew if something is lost while it is under way.

@@ -12,7 +12,8 @@ import { forgetUsage } from '../../db/quotas.ts'
 import { forgetSecurityEvents } from '../../db/security-events.ts'
 import { abandonOfDeleted } from '../clients/manage-clients.ts'
 import { type Clock, createClock } from '../clock.ts'
-import type { Sessions } from '../sessions/sessions.ts'
+import type { CatchUp } from '../cluster/catch-up.ts'
+import type { Session, Sessions } from '../sessions/sessions.ts'
 import type { Dispatch } from './dispatch.ts'
 import type { Applied, Ledger } from './ledger.ts'
 
@@ -33,8 +34,10 @@ export interface SweeperDeps {
   /** Whether this node does what has to be done once. */
   leads(): boolean
   /** Finds what other nodes could not tell. */
-  catchUp(rarely: boolean): Promise<void>
+  catchUp: Pick<CatchUp, 'isLate' | 'pass'>
   intervalSeconds: number
+  /** Whose missed work is looked for in one pass: looking at all costs as much as many commands, and it takes a fault to miss any. */
+  sessionsPerPass: number
   idempotencyKeySeconds: number
   securityEventSeconds: number
   sessionIdleSeconds: number
@@ -48,12 +51,14 @@ const RARELY = 30
 
 export function createSweeper(deps: SweeperDeps): Sweeper {
   let passes = 0
+  /** How many sessions of this round were looked at. */
+  let lookedAt = 0
 
   async function sweep(): Promise<void> {
     if (deps.leads()) await settleDueWork()
     await reviveSessions()
     const rarely = passes++ % RARELY === 0
-    await deps.catchUp(rarely)
+    await deps.catchUp.pass(rarely)
     if (rarely || deps.sessions.mayHaveLost()) await deps.sessions.endLost()
     if (rarely && deps.leads()) {
       await settleOrphanedClaims()
@@ -85,8 +90,9 @@ export function createSweeper(deps: SweeperDeps): Sweeper {
   async function reviveSessions(): Promise<void> {
     const live = [...deps.sessions.all()].filter((session) => !session.ending)
     for (const session of live) if (session.uncertain) deps.dispatch.wake(session)
-    for (let from = 0; from < live.length; from += BATCH) {
-      const neglected = await findNeglectedSessions(deps.db, live.slice(from, from + BATCH))
+    const looked = deps.catchUp.isLate() ? live : nextOf(live)
+    for (let from = 0; from < looked.length; from += BATCH) {
+      const neglected = await findNeglectedSessions(deps.db, looked.slice(from, from + BATCH))
       for (const { clientId, epoch, superseded } of neglected) {
         const session = deps.sessions.get(clientId)
         if (!session || session.epoch !== epoch) continue
@@ -94,6 +100,13 @@ export function createSweeper(deps: SweeperDeps): Sweeper {
         else deps.dispatch.wake(session)
       }
     }
+  }
+
+  /** The next ones; who comes or goes meanwhile may move one past its turn, until the next round. */
+  function nextOf(live: Session[]): Session[] {
+    const from = lookedAt < live.length ? lookedAt : 0
+    lookedAt = from + deps.sessionsPerPass
+    return live.slice(from, lookedAt)
   }
 
   async function settleOrphanedClaims(): Promise<void> {
