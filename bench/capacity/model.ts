@@ -86,7 +86,8 @@ export function loadOf(fleet: Fleet, price: Prices): Load {
   // Rather too many: what is said in one turn of the loop is one message. Of a broadcast it mostly is.
   const hints = commands * hintsPerCommand(fleet) + (nodes === 1 ? 0 : reconnects * COUNTED.hintsPerReconnect)
   const published = hints + nodes * COUNTED.beatsPerSecond
-  const sweeps = (nodes * Math.ceil(own / COUNTED.sweptPerStatement)) / sweepSeconds
+  const swept = Math.min(own, DEFAULTS.SWEEP_SESSIONS)
+  const sweeps = (nodes * Math.ceil(swept / COUNTED.sweptPerStatement)) / sweepSeconds
   const diskPerDayGiB = (executionsPerDay * price.commandDisk) / GIB
   return {
     commandsPerSecond: commands,
@@ -109,7 +110,7 @@ export function loadOf(fleet: Fleet, price: Prices): Load {
     },
     database: {
       cpu: {
-        sweep: (devices * price.sweepCpu * US) / sweepSeconds,
+        sweep: (nodes * swept * price.sweepCpu * US) / sweepSeconds,
         lostSessions: (nodes * devices * price.lostSessionsCpu * US) / rareSeconds,
         comparison: nodes === 1 ? 0 : (nodes * price.comparisonCpu * US) / rareSeconds,
         alerts: (price.alertSliceCpu * US) / sweepSeconds,
