@@ -19,7 +19,7 @@ import { twins } from './scenarios/twins.ts'
 
 /**
  * The fault suite: starts real servers, PostgreSQL and devices as processes, hurts them, and judges from outside.
- * `--long` for a night, with a results file under docs/faults; `--only a,b`; `--except a`; `--seed n` repeats a run; `--sizes {json}` changes
+ * `--long` for a night, with a results file under docs/faults; `--only a,b`, in that order; `--except a`; `--seed n` repeats a run; `--sizes {json}` changes
  * sizes of the form; `--lanes 1` lets none run beside another.
  */
 const SCENARIOS: Scenario[] = [
@@ -59,7 +59,8 @@ const names = values.only?.split(',')
 const left = values.except?.split(',') ?? []
 const unknown = [...(names ?? []), ...left].filter((name) => !SCENARIOS.some((scenario) => scenario.name === name))
 if (unknown.length > 0) throw new Error(`no such scenario: ${unknown.join(', ')}`)
-const chosen = SCENARIOS.filter(({ name }) => (names?.includes(name) ?? true) && !left.includes(name))
+const all = names?.flatMap((name) => SCENARIOS.filter((scenario) => scenario.name === name)) ?? SCENARIOS
+const chosen = all.filter(({ name }) => !left.includes(name))
 
 interface Result {
   scenario: Scenario
