@@ -6,7 +6,7 @@ import { createKeyedLock } from '../control/sessions/keyed-lock.ts'
 import { plainHost, type Settings } from '../schemas/settings.ts'
 import { type Login, subjectOf } from './access.ts'
 import { answerEveryFilter, deliverOnce, noDuplicates } from './aedes-internals.ts'
-import type { Connection, Connections } from './connections.ts'
+import { type Connection, type Connections, nothing } from './connections.ts'
 import type { ConnectPacket } from './gate/connect-packet.ts'
 import { createGate, type Guest, type Refused } from './gate/gate.ts'
 import type { PacketLimits } from './gate/packets.ts'
@@ -112,10 +112,12 @@ export async function assemble(deps: AssemblyDeps): Promise<Assembly> {
     const guest = entering.get(client) as Guest<{ login: Login; connect: ConnectPacket }>
     const unlock = await locks.acquire(client.id)
     connection.release = () => {
+      // What it said at its login, its key among it, is kept no longer.
+      connection.release = nothing
       unlock()
       guest.settled()
     }
-    client.conn.once('close', connection.release)
+    client.conn.once('close', () => connection.release())
     if (isGone(client)) return connection.release()
     await takeOver(client)
     // Its end would not be seen any more: the session would never end.

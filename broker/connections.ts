@@ -2,8 +2,8 @@ import type { Client } from 'aedes'
 import type { Session } from '../control/sessions/sessions.ts'
 import type { Login } from './access.ts'
 import type { AedesClient } from './aedes-internals.ts'
-import { createPacketIds, type PacketIds } from './packet-ids.ts'
-import { createReading, type Reading } from './reading.ts'
+import { PacketIds } from './packet-ids.ts'
+import { Reading } from './reading.ts'
 
 /** What the broker knows of one MQTT connection, from its login to the end of its session. */
 export interface Connection {
@@ -29,7 +29,7 @@ export interface Connection {
   /** Resolves when Aedes has forgotten it. */
   unregistered: Promise<void>
   markUnregistered(): void
-  /** Lets the next connection of the same client id be authenticated. */
+  /** Lets the next connection of the same client id be authenticated. Calling it twice does nothing more. */
   release(): void
 }
 
@@ -45,6 +45,10 @@ export interface Connections {
   loggedIn(connection: Connection): void
   remove(connection: Connection): void
 }
+
+const DONE = Promise.resolve()
+
+export const nothing = (): void => undefined
 
 export function createConnections(limits: { unacknowledged: number }): Connections {
   const byClient = new WeakMap<Client, Connection>()
@@ -64,17 +68,17 @@ export function createConnections(limits: { unacknowledged: number }): Connectio
         ip,
         address,
         login,
-        reading: createReading(client as AedesClient),
+        reading: new Reading(client as AedesClient),
         filters: new Map(),
         session: undefined,
-        packetIds: createPacketIds(limits.unacknowledged),
-        tail: Promise.resolve(),
-        statusCommitted: Promise.resolve(),
+        packetIds: new PacketIds(limits.unacknowledged),
+        tail: DONE,
+        statusCommitted: DONE,
         held: 0,
-        ended: Promise.resolve(),
+        ended: DONE,
         unregistered,
         markUnregistered,
-        release: () => undefined,
+        release: nothing,
       }
       byClient.set(client, connection)
       return connection

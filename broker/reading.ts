@@ -1,34 +1,40 @@
 import { type AedesClient, readOn } from './aedes-internals.ts'
 
 /** The login is not through, messages wait for their commit, or too many came at once. */
-type Pause = 'login' | 'held' | 'rate'
+const REASONS = { login: 1, held: 2, rate: 4 } as const
 
-/** Whether a connection is read from: not while there is a reason against it. The sender's own buffers hold what comes meanwhile. */
-export interface Reading {
-  pause(why: Pause): void
-  /** This reason is gone, if it was there; it is read on if there is no other. */
-  resume(why: Pause): void
-  /** Reads on if nothing speaks against it. */
-  goOn(): void
-  readonly paused: boolean
-}
+type Pause = keyof typeof REASONS
 
-export function createReading(client: AedesClient): Reading {
-  const reasons = new Set<Pause>()
-  const goOn = (): void => {
-    if (reasons.size === 0) readOn(client)
+/**
+ * Whether a connection is read from: not while there is a reason against it. The sender's own buffers hold what comes meanwhile.
+ * A class, as is whatever each connection has: closures would cost every one of them some hundred bytes.
+ */
+export class Reading {
+  readonly #client: AedesClient
+  #reasons = 0
+
+  constructor(client: AedesClient) {
+    this.#client = client
   }
-  return {
-    pause(why) {
-      reasons.add(why)
-      client.pause()
-    },
-    resume(why) {
-      if (reasons.delete(why)) goOn()
-    },
-    goOn,
-    get paused() {
-      return reasons.size > 0
-    },
+
+  get paused(): boolean {
+    return this.#reasons > 0
+  }
+
+  pause(why: Pause): void {
+    this.#reasons |= REASONS[why]
+    this.#client.pause()
+  }
+
+  /** This reason is gone, if it was there; it is read on if there is no other. */
+  resume(why: Pause): void {
+    if ((this.#reasons & REASONS[why]) === 0) return
+    this.#reasons &= ~REASONS[why]
+    this.goOn()
+  }
+
+  /** Reads on if nothing speaks against it. */
+  goOn(): void {
+    if (this.#reasons === 0) readOn(this.#client)
   }
 }

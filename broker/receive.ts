@@ -9,6 +9,7 @@ import type { ParsedTopic, TopicName } from '../schemas/topics.ts'
 import { forbiddenTopic, mayPublish } from './access.ts'
 import type { Connection } from './connections.ts'
 import type { LimitedLog } from './limited-log.ts'
+import type { Reading } from './reading.ts'
 
 /** A topic that nobody can subscribe to: a message retargeted to it is acknowledged and goes nowhere. */
 const DROPPED = '$dropped'
@@ -101,7 +102,7 @@ export function createReceiver(deps: { settings: Settings; limitedLog: LimitedLo
     connection.held++
     if (connection.held > settings.MAX_HELD_REPORTS) reading.pause('held')
     // Not now: the parser is in the middle of a chunk.
-    else setImmediate(reading.goOn)
+    else setImmediate(readOnNow, reading)
     const done = (): void => {
       connection.held--
       if (connection.held === settings.MAX_HELD_REPORTS) reading.resume('held')
@@ -111,6 +112,8 @@ export function createReceiver(deps: { settings: Settings; limitedLog: LimitedLo
 
   return receive
 }
+
+const readOnNow = (reading: Reading): void => reading.goOn()
 
 const UTF8 = new TextDecoder('utf-8', { fatal: true })
 

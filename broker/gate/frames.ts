@@ -4,19 +4,6 @@ import { bodyFault, CONNECT, DISCONNECT, headerFault, type PacketLimits } from '
 const MAX_HEADER = 5
 const FIRST_ROOM = 256
 
-/**
- * Cuts what arrives into whole packets and judges each, so that nothing is parsed that is not well-formed and nothing is kept that
- * is too large. Whole packets are passed on in the chunk they came in; only a packet that is spread over chunks is copied, once.
- */
-export interface FrameReader {
-  /** Takes the CONNECT out of the first chunks; `rest` is what came behind it. Undefined until it is there. */
-  first(chunk: Buffer): { connect: Frame; rest: Buffer } | { fault: string } | undefined
-  /** Passes whole packets on, at most so many; what it did not look at is the rest. A fault: the connection must end. */
-  push(chunk: Buffer, most: number, pass: (packets: Buffer) => void): Pushed
-  /** A packet has begun and is not complete. */
-  readonly incomplete: boolean
-}
-
 interface Pushed {
   packets: number
   rest: Buffer
@@ -29,91 +16,109 @@ export interface Frame {
   body: number
 }
 
-export function createFrameReader(limits: PacketLimits): FrameReader {
-  /** The beginning of a packet that is not complete: `kept` bytes of it. */
-  let buffer: Buffer | undefined
-  let kept = 0
+/**
+ * Cuts what arrives into whole packets and judges each, so that nothing is parsed that is not well-formed and nothing is kept that
+ * is too large. Whole packets are passed on in the chunk they came in; only a packet that is spread over chunks is copied, once.
+ */
+export class FrameReader {
+  readonly #limits: PacketLimits
+  readonly #header: Header = { size: 0, body: 0, fault: undefined }
+  /** The beginning of a packet that is not complete: `#kept` bytes of it. */
+  #buffer: Buffer | undefined
+  #kept = 0
   /** After DISCONNECT nothing counts any more [MQTT-3.14.4-1]. */
-  let over = false
+  #over = false
 
-  const header: Header = { size: 0, body: 0, fault: undefined }
+  constructor(limits: PacketLimits) {
+    this.#limits = limits
+  }
 
-  function readHeader(bytes: Buffer, from: number, to: number): boolean {
-    return parseHeader(bytes, from, to, limits, header)
+  /** A packet has begun and is not complete. */
+  get incomplete(): boolean {
+    return this.#kept > 0
+  }
+
+  /** Takes the CONNECT out of the first chunks; `rest` is what came behind it. Undefined until it is there. */
+  first(chunk: Buffer): { connect: Frame; rest: Buffer } | { fault: string } | undefined {
+    const type = ((this.#kept > 0 ? this.#buffer : chunk) as Buffer)[0] as number
+    if (type >> 4 !== CONNECT) return { fault: 'the first packet is no CONNECT [MQTT-3.1.0-1]' }
+    const taken = this.#keep(chunk, 0)
+    const { fault, body } = this.#header
+    if (fault) return { fault }
+    if (!this.#isWhole()) return undefined
+    return { connect: { body, bytes: this.#takeKept() }, rest: chunk.subarray(taken) }
+  }
+
+  /** Passes whole packets on, at most so many; what it did not look at is the rest. A fault: the connection must end. */
+  push(chunk: Buffer, most: number, pass: (packets: Buffer) => void): Pushed {
+    const header = this.#header
+    let packets = 0
+    let at = 0
+    let fault: string | undefined
+    if (this.#kept > 0 && !this.#over) {
+      at = this.#keep(chunk, 0)
+      if (!header.fault && !this.#isWhole()) return { packets, rest: NOTHING, fault }
+      const whole = this.#takeKept()
+      fault = this.#judge(whole, 0)
+      packets++
+      if (!fault) pass(whole)
+    }
+    const begin = at
+    while (!fault && !this.#over && packets < most && this.#readHeader(chunk, at, chunk.length)) {
+      if (!header.fault && at + header.size > chunk.length) break
+      fault = this.#judge(chunk, at)
+      packets++
+      if (!fault) at += header.size
+    }
+    if (at > begin) pass(at - begin === chunk.length ? chunk : chunk.subarray(begin, at))
+    if (fault || this.#over) return { packets, rest: NOTHING, fault }
+    if (packets >= most) return { packets, rest: chunk.subarray(at), fault }
+    if (at < chunk.length) this.#keep(chunk, at)
+    return { packets, rest: NOTHING, fault: header.fault }
+  }
+
+  /** What is wrong with the packet whose header was just read. */
+  #judge(bytes: Buffer, from: number): string | undefined {
+    const { body, size, fault } = this.#header
+    const first = bytes[from] as number
+    if (first >> 4 === CONNECT) return 'a second CONNECT [MQTT-3.1.0-2]'
+    const found = fault ?? bodyFault(first, bytes, from + body, from + size, this.#limits)
+    this.#over = first >> 4 === DISCONNECT && !found
+    return found
+  }
+
+  #readHeader(bytes: Buffer, from: number, to: number): boolean {
+    return parseHeader(bytes, from, to, this.#limits, this.#header)
   }
 
   /** Adds to the packet that has begun; answers how many bytes of the chunk that took. */
-  function keep(chunk: Buffer, from: number): number {
+  #keep(chunk: Buffer, from: number): number {
+    const header = this.#header
     let at = from
     while (at < chunk.length) {
       // Its size is known once its fixed header is there, which is read byte by byte.
-      const known = kept > 0 && readHeader(buffer as Buffer, 0, kept)
-      if (known && (header.fault || kept === header.size)) break
-      const missing = known ? header.size - kept : 1
+      const known = this.#kept > 0 && this.#readHeader(this.#buffer as Buffer, 0, this.#kept)
+      if (known && (header.fault || this.#kept === header.size)) break
+      const missing = known ? header.size - this.#kept : 1
       const taken = Math.min(missing, chunk.length - at)
-      buffer = withRoom(buffer, kept, kept + taken, known ? header.size : FIRST_ROOM)
-      chunk.copy(buffer, kept, at, at + taken)
-      kept += taken
+      this.#buffer = withRoom(this.#buffer, this.#kept, this.#kept + taken, known ? header.size : FIRST_ROOM)
+      chunk.copy(this.#buffer, this.#kept, at, at + taken)
+      this.#kept += taken
       at += taken
     }
-    readHeader(buffer as Buffer, 0, kept)
+    this.#readHeader(this.#buffer as Buffer, 0, this.#kept)
     return at - from
   }
 
-  const isWhole = (): boolean => kept > 0 && header.size === kept
-
-  function takeKept(): Buffer {
-    const whole = (buffer as Buffer).subarray(0, kept)
-    buffer = undefined
-    kept = 0
-    return whole
+  #isWhole(): boolean {
+    return this.#kept > 0 && this.#header.size === this.#kept
   }
 
-  return {
-    get incomplete() {
-      return kept > 0
-    },
-
-    first(chunk) {
-      const type = ((kept > 0 ? buffer : chunk) as Buffer)[0] as number
-      if (type >> 4 !== CONNECT) return { fault: 'the first packet is no CONNECT [MQTT-3.1.0-1]' }
-      const taken = keep(chunk, 0)
-      if (header.fault) return { fault: header.fault }
-      if (!isWhole()) return undefined
-      return { connect: { body: header.body, bytes: takeKept() }, rest: chunk.subarray(taken) }
-    },
-
-    push(chunk, most, pass) {
-      let packets = 0
-      let at = 0
-      let fault: string | undefined
-      /** Judges the packet whose header was just read. */
-      const isGood = (bytes: Buffer, from: number): boolean => {
-        const first = bytes[from] as number
-        const body = from + header.body
-        if (first >> 4 === CONNECT) fault = 'a second CONNECT [MQTT-3.1.0-2]'
-        else fault = header.fault ?? bodyFault(first, bytes, body, from + header.size, limits)
-        over = first >> 4 === DISCONNECT && !fault
-        packets++
-        return !fault
-      }
-      if (kept > 0 && !over) {
-        at = keep(chunk, 0)
-        if (!header.fault && !isWhole()) return { packets, rest: NOTHING, fault }
-        const whole = takeKept()
-        if (isGood(whole, 0)) pass(whole)
-      }
-      const begin = at
-      while (!fault && !over && packets < most && readHeader(chunk, at, chunk.length)) {
-        if (!header.fault && at + header.size > chunk.length) break
-        if (isGood(chunk, at)) at += header.size
-      }
-      if (at > begin) pass(at - begin === chunk.length ? chunk : chunk.subarray(begin, at))
-      if (fault || over) return { packets, rest: NOTHING, fault }
-      if (packets >= most) return { packets, rest: chunk.subarray(at), fault }
-      if (at < chunk.length) keep(chunk, at)
-      return { packets, rest: NOTHING, fault: header.fault }
-    },
+  #takeKept(): Buffer {
+    const whole = (this.#buffer as Buffer).subarray(0, this.#kept)
+    this.#buffer = undefined
+    this.#kept = 0
+    return whole
   }
 }
 

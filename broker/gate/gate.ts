@@ -8,7 +8,7 @@ import type { LimitedLog } from '../limited-log.ts'
 import { type Refusal, refusalOf } from '../refusal.ts'
 import { type AdmissionLimits, createAdmission, type Entrant } from './admission.ts'
 import { type ConnectPacket, readConnect } from './connect-packet.ts'
-import { createFrameReader, type Frame, type FrameReader } from './frames.ts'
+import { type Frame, FrameReader } from './frames.ts'
 import type { PacketLimits } from './packets.ts'
 import { release } from './release.ts'
 
@@ -112,7 +112,7 @@ export function createGate<Login>(deps: GateDeps<Login>): Gate {
   function open(stream: Duplex, socket: Socket, trusted?: () => void): void {
     const visitor = visitors.get(socket)
     if (!visitor || socket.destroyed) return void stream.destroy()
-    const frames = createFrameReader(deps.packetLimits)
+    const frames = new FrameReader(deps.packetLimits)
     stream.on('error', () => undefined)
     const read = (): void => {
       for (let chunk = stream.read() as Buffer | null; chunk !== null; chunk = stream.read() as Buffer | null) {

@@ -8,7 +8,7 @@ import { until } from '../support/until.ts'
 import { cliFor, start } from './support/run.ts'
 
 /** `FLEET=2000 npx vitest run test/cli/fleet.test.ts` for a large one. */
-const FLEET = Number(process.env.FLEET ?? 150)
+const FLEET = Number(process.env.FLEET ?? 80)
 const MINUTES_MS = 4 * 60_000
 
 test(

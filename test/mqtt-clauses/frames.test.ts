@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import * as mqtt from 'mqtt-packet'
 import { expect, test } from 'vitest'
-import { createFrameReader } from '../../broker/gate/frames.ts'
+import { FrameReader } from '../../broker/gate/frames.ts'
 import type { PacketLimits } from '../../broker/gate/packets.ts'
 import { createRandom, malformed } from './support/fuzz.ts'
 import { connect } from './support/wire.ts'
@@ -18,7 +18,7 @@ const PACKETS = 100_000
 
 /** What a reader passes of these pieces, and why it stops, if it does. */
 function read(pieces: Buffer[], most = Number.MAX_SAFE_INTEGER) {
-  const reader = createFrameReader(LIMITS)
+  const reader = new FrameReader(LIMITS)
   const passed: Buffer[] = []
   let packets = 0
   for (const piece of pieces) {
@@ -85,7 +85,7 @@ test('however a CONNECT is cut, it is found, with what came behind it', () => {
   const bytes = connect({ flags: 0xc6, rest: ['t', 'm'.repeat(300), 'u', 'p'] })
   const behind = Buffer.from('behind')
   for (let cut = 1; cut < bytes.length; cut++) {
-    const reader = createFrameReader(LIMITS)
+    const reader = new FrameReader(LIMITS)
     expect(reader.first(bytes.subarray(0, cut))).toBeUndefined()
     const found = reader.first(Buffer.concat([bytes.subarray(cut), behind]))
     if (!found || 'fault' in found) throw new Error(`not found: ${found?.fault}`)
