@@ -5,6 +5,7 @@ import type { Duplex } from 'node:stream'
 import { senderOf } from '../control/access/sender.ts'
 import { AppError, type ErrorCode } from '../schemas/errors.ts'
 import type { Settings } from '../schemas/settings.ts'
+import { endUnread } from './end-unread.ts'
 import { ANSWER_HEADERS } from './headers.ts'
 import { problemDetails } from './problem.ts'
 
@@ -32,8 +33,6 @@ const REFUSALS: Record<string, [ErrorCode, string]> = {
   ERR_HTTP_REQUEST_TIMEOUT: ['REQUEST_TIMEOUT', 'The request did not arrive completely in time.'],
 }
 
-/** A closed socket with unread input may lose the answer that was written to it. */
-const LINGER_MS = 500
 /** How late a time-out may be noticed. */
 const LOOK_EVERY_MS = 500
 
@@ -103,11 +102,8 @@ export function createConnections(settings: Settings): Connections {
 
   function refuse(socket: Duplex, [code, message]: [ErrorCode, string]): void {
     if (!socket.writable || !mayBeTold(socket)) return void socket.destroy()
-    socket.end(rawProblem(new AppError(code, message)))
-    // What else is sent stays with the kernel: Node would copy each piece of it into another error.
-    socket.pause()
-    const lingering = setTimeout(() => socket.destroy(), LINGER_MS)
-    socket.once('close', () => clearTimeout(lingering))
+    socket.write(rawProblem(new AppError(code, message)))
+    endUnread(socket)
   }
 
   const headersTimeout = Math.min(settings.HTTP_HEADERS_TIMEOUT_SECONDS, settings.HTTP_REQUEST_TIMEOUT_SECONDS)

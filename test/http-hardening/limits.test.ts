@@ -143,6 +143,20 @@ describe('numbers', () => {
     expect((await exchange(server, [GOOD.repeat(20)], 20)).answers).toHaveLength(20)
   })
 
+  test('behind the answer to a stranger whose body is larger than HTTP_MAX_LOGIN_BODY_BYTES the connection ends, unread', async () => {
+    const socket = await openSocket(server)
+    let text = ''
+    socket.on('data', (chunk) => {
+      text += chunk
+    })
+    const closed = once(socket, 'close')
+    socket.write(crlf('POST /api/commands HTTP/1.1', 'Host: x', 'Content-Length: 4500', '', ''))
+    await once(socket, 'data')
+    socket.write('x'.repeat(4500) + GOOD)
+    await closed
+    expect(parseAnswers(text).map(({ status }) => status)).toEqual([401])
+  })
+
   test('the requests of a connection are answered one after the other: a later one finds what an earlier one made', async () => {
     for (let count = 0; count < 20; count++) {
       const pieces = post('/api/clients', `{"id":"piped-${count}"}`) + head(`GET /api/clients/piped-${count} HTTP/1.1`)
