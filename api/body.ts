@@ -2,6 +2,7 @@ import type { Context } from 'koa'
 import rawBody from 'raw-body'
 import { AppError } from '../schemas/errors.ts'
 import { jsonFault } from '../schemas/json.ts'
+import { endUnread } from './end-unread.ts'
 
 /**
  * Reads a JSON body, whatever its Content-Type says; undefined if there is none. Call it once the caller is known: until then
@@ -34,15 +35,15 @@ export async function readJson(ctx: Context, maxBytes: number): Promise<unknown>
   }
 }
 
-/** The rest of a stranger's body: one that may be sent is thrown away as it comes, of all others the connection ends. */
-export function leaveUnread(ctx: Context, maxBytes: number, maxUnannounced: number): void {
+/** The rest of a stranger's body: a small one is thrown away as it comes, with all others the connection ends. */
+export function leaveUnread(ctx: Context, maxBytes: number): void {
   if (ctx.req.complete) return
   const length = ctx.get('content-length')
   if (length !== '') {
-    if (Number(length) > maxBytes) ctx.set('Connection', 'close')
+    if (Number(length) > maxBytes) ctx.res.once('close', () => !ctx.req.complete && endUnread(ctx.req.socket))
     return
   }
-  let left = maxUnannounced
+  let left = maxBytes
   ctx.req.on('data', (chunk: Buffer) => {
     left -= chunk.length
     if (left < 0) ctx.req.destroy()

@@ -1,10 +1,11 @@
 import { randomUUID } from 'node:crypto'
-import type { IncomingMessage, RequestListener, Server, ServerOptions, ServerResponse } from 'node:http'
+import { IncomingMessage, type RequestListener, type Server, type ServerOptions, type ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { senderOf } from '../control/access/sender.ts'
 import { AppError, type ErrorCode } from '../schemas/errors.ts'
 import type { Settings } from '../schemas/settings.ts'
+import { endUnread } from './end-unread.ts'
 import { ANSWER_HEADERS } from './headers.ts'
 import { problemDetails } from './problem.ts'
 
@@ -21,6 +22,8 @@ export interface Connections {
 interface Unanswered {
   count: number
   newest: { request: IncomingMessage; response: ServerResponse }
+  /** Begin those behind the one that is being answered. */
+  waiting: (() => void)[]
 }
 
 /** What Node's HTTP parser and its clock refuse; everything else is a malformed request. */
@@ -30,10 +33,22 @@ const REFUSALS: Record<string, [ErrorCode, string]> = {
   ERR_HTTP_REQUEST_TIMEOUT: ['REQUEST_TIMEOUT', 'The request did not arrive completely in time.'],
 }
 
-/** A closed socket with unread input may lose the answer that was written to it. */
-const LINGER_MS = 500
 /** How late a time-out may be noticed. */
 const LOOK_EVERY_MS = 500
+
+/**
+ * Node's parser goes through all that came in one piece, and would make a request of each eighteen bytes of it also when the
+ * connection has ended meanwhile. After an upgrade it stops at once; nobody listens for one, and the connection is gone.
+ */
+class ServerRequest extends IncomingMessage {
+  declare asked: boolean | null
+  get upgrade(): boolean {
+    return this.asked || this.socket.destroyed
+  }
+  set upgrade(asked: boolean | null) {
+    this.asked = asked
+  }
+}
 
 export function createConnections(settings: Settings): Connections {
   const unanswered = new WeakMap<Duplex, Unanswered>()
@@ -60,20 +75,22 @@ export function createConnections(settings: Settings): Connections {
     socket.once('close', () => forget(key))
   }
 
-  function begin(request: IncomingMessage, response: ServerResponse): boolean {
+  /** One request of a connection after the other, as their answers go out: for those that wait nothing is done yet. */
+  function begin(request: IncomingMessage, response: ServerResponse, answer: RequestListener): void {
     const { socket } = request
-    const before = unanswered.get(socket)?.count ?? 0
-    if (before >= settings.HTTP_MAX_PIPELINED) {
-      socket.destroy()
-      return false
-    }
-    const state = { count: before + 1, newest: { request, response } }
-    unanswered.set(socket, state)
+    const newest = { request, response }
+    const open = unanswered.get(socket)
+    if (open && open.count >= settings.HTTP_MAX_PIPELINED) return void socket.destroy()
+    const state = open ?? { count: 0, newest, waiting: [] }
+    if (!open) unanswered.set(socket, state)
+    state.count++
+    state.newest = newest
     response.once('close', () => {
-      const now = unanswered.get(socket)
-      if (now) now.count--
+      if (--state.count === 0) unanswered.delete(socket)
+      else if (!socket.destroyed) state.waiting.shift()?.()
     })
-    return true
+    if (state.count === 1) answer(request, response)
+    else state.waiting.push(() => answer(request, response))
   }
 
   /** An answer that could be taken for that of an earlier request is not given: the connection ends without one. */
@@ -85,9 +102,8 @@ export function createConnections(settings: Settings): Connections {
 
   function refuse(socket: Duplex, [code, message]: [ErrorCode, string]): void {
     if (!socket.writable || !mayBeTold(socket)) return void socket.destroy()
-    socket.end(rawProblem(new AppError(code, message)))
-    const lingering = setTimeout(() => socket.destroy(), LINGER_MS)
-    socket.once('close', () => clearTimeout(lingering))
+    socket.write(rawProblem(new AppError(code, message)))
+    endUnread(socket)
   }
 
   const headersTimeout = Math.min(settings.HTTP_HEADERS_TIMEOUT_SECONDS, settings.HTTP_REQUEST_TIMEOUT_SECONDS)
@@ -100,11 +116,11 @@ export function createConnections(settings: Settings): Connections {
       connectionsCheckingInterval: LOOK_EVERY_MS,
       // Node's own answer would be no problem document (./problem.ts).
       requireHostHeader: false,
+      IncomingMessage: ServerRequest,
+      shouldUpgradeCallback: ({ socket }) => socket.destroyed,
     },
     guard(server, answer) {
-      const listener: RequestListener = (request, response) => {
-        if (begin(request, response)) answer(request, response)
-      }
+      const listener: RequestListener = (request, response) => begin(request, response, answer)
       server.maxConnections = settings.HTTP_MAX_CONNECTIONS
       server.maxRequestsPerSocket = settings.HTTP_MAX_REQUESTS_PER_CONNECTION
       // Their number is limited by their size; Node would leave out what is above it, and not say so.

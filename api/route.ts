@@ -93,7 +93,7 @@ export function mount(routes: Route[], options: MountOptions): Router {
   for (const item of routes) {
     router[item.method](item.path, async (ctx: Context & { params: Record<string, string> }) => {
       const caller = await admit(ctx, item.permission, options.control).catch((error: unknown) => {
-        leaveUnread(ctx, options.limits.HTTP_MAX_BODY_BYTES, options.limits.HTTP_MAX_LOGIN_BODY_BYTES)
+        leaveUnread(ctx, options.limits.HTTP_MAX_LOGIN_BODY_BYTES)
         throw error
       })
       if (item.permission !== 'anyone') options.admitted(ctx.req)

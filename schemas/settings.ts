@@ -144,7 +144,9 @@ export const Settings = z.object({
   HTTP_MAX_UNAUTHENTICATED_PER_ADDRESS: count(5000).describe(
     'HTTP connections of one address without a successful login so far; more are closed',
   ),
-  HTTP_MAX_PIPELINED: count(20).describe('unanswered requests of one connection; with more it is closed'),
+  HTTP_MAX_PIPELINED: count(5).describe(
+    'unanswered requests of one connection, which are answered one after the other; with more it is closed',
+  ),
   HTTP_MAX_REQUESTS_PER_CONNECTION: count(0, 0).describe('requests of one connection, then it is closed; 0: no limit'),
   HTTP_TLS_PROXY: z
     .stringbool()

@@ -4,7 +4,18 @@ import { connect, type Socket } from 'node:net'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { startServer, type TestServer } from '../support/server.ts'
 import { until } from '../support/until.ts'
-import { AUTHORIZED, codeOf, crlf, exchange, faultsOf, head, openSocket, parseAnswers, portOf } from './support/raw.ts'
+import {
+  AUTHORIZED,
+  codeOf,
+  crlf,
+  exchange,
+  faultsOf,
+  head,
+  openSocket,
+  parseAnswers,
+  portOf,
+  post,
+} from './support/raw.ts'
 
 let server: TestServer
 beforeAll(async () => {
@@ -130,6 +141,28 @@ describe('numbers', () => {
     expect(closed).toBe(true)
     expect(answers.length).toBeLessThanOrEqual(30)
     expect((await exchange(server, [GOOD.repeat(20)], 20)).answers).toHaveLength(20)
+  })
+
+  test('behind the answer to a stranger whose body is larger than HTTP_MAX_LOGIN_BODY_BYTES the connection ends, unread', async () => {
+    const socket = await openSocket(server)
+    let text = ''
+    socket.setEncoding('latin1').on('data', (chunk) => {
+      text += chunk
+    })
+    const closed = once(socket, 'close')
+    socket.write(crlf('POST /api/commands HTTP/1.1', 'Host: x', 'Content-Length: 4500', '', ''))
+    await once(socket, 'data')
+    socket.write('x'.repeat(4500) + GOOD)
+    await closed
+    expect(parseAnswers(text).map(({ status }) => status)).toEqual([401])
+  })
+
+  test('the requests of a connection are answered one after the other: a later one finds what an earlier one made', async () => {
+    for (let count = 0; count < 20; count++) {
+      const pieces = post('/api/clients', `{"id":"piped-${count}"}`) + head(`GET /api/clients/piped-${count} HTTP/1.1`)
+      const { answers } = await exchange(server, [pieces], 2)
+      expect(answers.map(({ status }) => status)).toEqual([201, 200])
+    }
   })
 
   test('a connection ends after HTTP_MAX_REQUESTS_PER_CONNECTION', async () => {

@@ -77,7 +77,7 @@ export function build(folder: string, bin: string): Image {
     },
     ENV({ rest }, now) {
       for (const pair of rest.split(/\s+/)) {
-        const [name, value] = pair.split('=') as [string, string]
+        const [, name, value] = /^(\w+)=(.*)$/.exec(pair) as unknown as [string, string, string]
         now.env[name] = value
       }
     },

@@ -25,7 +25,9 @@ export function readUnit(name: string, folder: string, instance = ''): Unit {
   const values = (key: string): string[] =>
     [...text.matchAll(new RegExp(`^${key}=(.*)$`, 'gm'))].map(([, value]) => expand(value as string))
   const words = (key: string): string[] => values(key).flatMap((line) => line.split(' '))
-  const env = Object.fromEntries(words('Environment').map((pair) => pair.split('=') as [string, string]))
+  const env = Object.fromEntries(
+    words('Environment').map((pair) => /^(\w+)=(.*)$/.exec(pair)?.slice(1) as [string, string]),
+  )
   const cwd = words('WorkingDirectory')[0] as string
   mkdirSync(cwd, { recursive: true })
   chmodSync(cwd, 0o700)
