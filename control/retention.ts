@@ -5,6 +5,7 @@ import {
   deleteCommands,
   deleteOldAlerts,
   deleteOldAudit,
+  deleteOldEnrolments,
   deleteOldEvents,
   findOldCommands,
   type OldCommand,
@@ -22,7 +23,7 @@ export interface RetentionDeps {
   days: number
   /** 0: the audit is kept. */
   auditDays: number
-  /** Executions that one transaction removes at most, or alerts, or audit rows; a command's are not divided. */
+  /** Executions that one transaction removes at most, or alerts, enrolments or audit rows; a command's are not divided. */
   batch: number
   intervalSeconds: number
 }
@@ -99,9 +100,20 @@ export function createRetention(deps: RetentionDeps): Clock {
     return audit === batch || undefined
   }
 
+  async function removeEnrolments(): Promise<true | undefined> {
+    const enrolments = await deleteOldEnrolments(db, days, batch)
+    count({ enrolments })
+    return enrolments === batch || undefined
+  }
+
   const parts = [
     ...(days > 0
-      ? [partOf(BEFORE_ALL, removeCommands), partOf(0, removeEvents), partOf(BEFORE_ALL, removeAlerts)]
+      ? [
+          partOf(BEFORE_ALL, removeCommands),
+          partOf(0, removeEvents),
+          partOf(BEFORE_ALL, removeAlerts),
+          partOf(true, removeEnrolments),
+        ]
       : []),
     ...(auditDays > 0 ? [partOf(true, removeAudit)] : []),
   ]

@@ -10,6 +10,7 @@ import { up as consoleSessions } from './migrations/0007-console-sessions.ts'
 import { up as severeSecurityEvents } from './migrations/0008-severe-security-events.ts'
 import { up as nodes } from './migrations/0009-nodes.ts'
 import { up as openWork } from './migrations/0010-open-work.ts'
+import { up as endedEnrolments } from './migrations/0011-ended-enrolments.ts'
 
 /** Frozen once released: a change is a new number. */
 const MIGRATIONS: Record<string, Migration> = {
@@ -22,6 +23,7 @@ const MIGRATIONS: Record<string, Migration> = {
   '0008-severe-security-events': { up: severeSecurityEvents },
   '0009-nodes': { up: nodes },
   '0010-open-work': { up: openWork },
+  '0011-ended-enrolments': { up: endedEnrolments },
 }
 
 /**

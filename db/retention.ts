@@ -144,3 +144,13 @@ export async function deleteOldAudit(db: Db, days: number, limit: number): Promi
       select id from audit where at < (select ${cutoff(days)}) order by at limit ${limit}))`.execute(db)
   return Number(numAffectedRows)
 }
+
+/** Removes the enrolments that expired longer ago; answers how many. The clients that came by them stay. */
+export async function deleteOldEnrolments(db: Db, days: number, limit: number): Promise<number> {
+  const { numAffectedRows } = await sql`
+    delete from enrolments where id = any(array(
+      select id from enrolments where expires_at < (select ${cutoff(days)}) order by expires_at limit ${limit}))`.execute(
+    db,
+  )
+  return Number(numAffectedRows)
+}

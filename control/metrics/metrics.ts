@@ -27,7 +27,7 @@ export interface Metrics extends Registry {
 }
 
 /** What retention removes. */
-const REMOVABLE = ['commands', 'executions', 'events', 'alerts', 'audit'] as const
+const REMOVABLE = ['commands', 'executions', 'events', 'alerts', 'enrolments', 'audit'] as const
 export type Removable = (typeof REMOVABLE)[number]
 
 export interface MetricsDeps {

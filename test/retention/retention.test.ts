@@ -206,6 +206,24 @@ test('an alert that was resolved longer ago is removed; one that is not, or was 
   expect(left).not.toContain(old)
 })
 
+test('an enrolment that expired longer ago is removed, and the clients that came by it stay', async () => {
+  const enrol = async (): Promise<string> => {
+    const { body } = await server.api.post('/enrolments', { maxUses: 2 })
+    return body.enrolment.id
+  }
+  const [old, recent] = [await enrol(), await enrol()]
+  await server.api.post('/clients', { id: 'enrolled' })
+  await server.sql("update clients set enrolment_id = $1 where id = 'enrolled'", [old])
+  const expired = `update enrolments set expires_at = clock_timestamp() - make_interval(days => $2) where id = $1`
+  await server.sql(expired, [recent, 29])
+  await server.sql(expired, [old, 31])
+  const left = async (): Promise<string[]> =>
+    (await server.api.get('/enrolments')).body.items.map(({ id }: { id: string }) => id)
+  await until(async () => !(await left()).includes(old), 'the old enrolment is gone')
+  expect(await left()).toContain(recent)
+  expect((await server.api.get('/clients/enrolled')).status).toBe(200)
+})
+
 test('alerts and audit rows go in batches, and the audit by a setting of its own', async () => {
   const BATCH = 4
   const DAYS = { RETENTION_DAYS: 0, AUDIT_KEEP_DAYS: 10, RETENTION_BATCH: BATCH, RETENTION_INTERVAL_SECONDS: 0.05 }
