@@ -1,4 +1,14 @@
-import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  fsyncSync,
+  linkSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from 'node:fs'
 import { dirname } from 'node:path'
 import { z } from 'zod'
 import { ClientKey } from '../schemas/clients.ts'
@@ -27,8 +37,32 @@ export function readCredentials(file: string): Credentials | undefined {
 
 /** For this user's eyes only, whole or not at all, and on the disk when this returns. */
 export function writeCredentials(file: string, credentials: Credentials): void {
+  const aside = writeAside(file, credentials)
+  renameSync(aside, file)
+  syncFolder(dirname(file))
+}
+
+/** The same unless there are some: then those are answered, so that two that begin at once are one. */
+export function beginCredentials(file: string, credentials: Credentials): Credentials {
+  const aside = writeAside(file, credentials)
+  try {
+    linkSync(aside, file)
+  } catch (error) {
+    const known = readCredentials(file)
+    if (known) return known
+    // A file system without links.
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') throw error
+    renameSync(aside, file)
+  } finally {
+    rmSync(aside, { force: true })
+  }
+  syncFolder(dirname(file))
+  return credentials
+}
+
+function writeAside(file: string, credentials: Credentials): string {
   mkdirSync(dirname(file), { recursive: true })
-  const aside = `${file}.new`
+  const aside = `${file}.${process.pid}.new`
   // One that a crash left behind may have another mode.
   rmSync(aside, { force: true })
   const descriptor = openSync(aside, 'wx', 0o600)
@@ -38,8 +72,7 @@ export function writeCredentials(file: string, credentials: Credentials): void {
   } finally {
     closeSync(descriptor)
   }
-  renameSync(aside, file)
-  syncFolder(dirname(file))
+  return aside
 }
 
 export const removeCredentials = (file: string): void => rmSync(file, { force: true })

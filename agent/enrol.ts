@@ -6,7 +6,7 @@ import { Problem } from '../schemas/errors.ts'
 import { Id } from '../schemas/ids.ts'
 import { parseJson } from '../schemas/json.ts'
 import { type Backoff, reconnectDelay } from './backoff.ts'
-import { readCredentials, removeCredentials, writeCredentials } from './credentials.ts'
+import { beginCredentials, readCredentials, removeCredentials, writeCredentials } from './credentials.ts'
 import type { AgentLog } from './log.ts'
 
 /** The server's no: with this code there will be no other answer. */
@@ -37,8 +37,8 @@ const Redeemed = z.object({ client: z.object({ id: Id }) })
  */
 export async function enrol(options: EnrolOptions): Promise<{ clientId: string; clientKey: string }> {
   const { file, url, log, signal, link, retry = { minMs: 1000, maxMs: 30_000 } } = options
-  const clientKey = readCredentials(file)?.clientKey ?? `sbk_${randomBytes(32).toString('base64url')}`
-  writeCredentials(file, { clientKey })
+  const newKey = (): string => `sbk_${randomBytes(32).toString('base64url')}`
+  const { clientKey } = readCredentials(file) ?? beginCredentials(file, { clientKey: newKey() })
   const since = performance.now()
   for (;;) {
     const answer = await redeem(options, clientKey)

@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -138,6 +138,20 @@ describe('signalbox agent --enrol', () => {
     }
     expect(await usesOf(server, id)).toEqual({ uses: 1, clients: 1 })
     for (const secret of [code, clientKey as string]) expect(first.output.stderr).not.toContain(secret.slice(4))
+  })
+
+  test('that begin at once with one file of credentials are one client', async () => {
+    const cwd = folder()
+    const { id, code } = await enrolment(server, { maxUses: 4 })
+    const link = formatEnrolmentLink({ url: server.http, code })
+    const memories = [1, 2, 3, 4].map((number) => ['--journal', join(cwd, `memory-${number}`)])
+    const agents = memories.map((memory) =>
+      agent(cwd, ['--enrol', link, '--url', server.mqtt, '--credentials', join(cwd, 'who.json'), ...memory]),
+    )
+    await Promise.all(agents.map(connected))
+    expect(await usesOf(server, id)).toEqual({ uses: 1, clients: 1 })
+    expect(readdirSync(cwd).filter((name) => name.endsWith('.new'))).toEqual([])
+    for (const running of agents) running.process.kill('SIGKILL')
   })
 
   test('takes the link from the environment and the id from --id, and keeps both where it is told', async () => {
