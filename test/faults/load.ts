@@ -13,9 +13,8 @@ export interface Accepted {
 
 export interface Load {
   accepted: Accepted[]
-  /** Requests that got no answer or a 503 and were repeated with the same key. */
+  /** Requests that were not confirmed and were repeated with the same key. */
   repeated: number
-  unavailable: number
   cancelled: number
   /** Resolves when every command is accepted. */
   done: Promise<void>
@@ -35,12 +34,12 @@ export interface LoadOptions {
   luck: Luck
 }
 
-const UNCONFIRMED = [408, 503]
+const UNCONFIRMED = [408, 429, 503]
 
 /** A business system: it creates commands one after the other and repeats, with the same key, what was not confirmed. */
 export function startLoad(stand: Stand, options: LoadOptions): Load {
   const { luck, callers = 8, pauseMs = 20, thinkMs = 30 } = options
-  const load: Load = { accepted: [], repeated: 0, unavailable: 0, cancelled: 0, done: Promise.resolve() }
+  const load: Load = { accepted: [], repeated: 0, cancelled: 0, done: Promise.resolve() }
   let next = 0
 
   async function caller(): Promise<void> {
@@ -77,12 +76,11 @@ export function startLoad(stand: Stand, options: LoadOptions): Load {
     return { clientId: luck.pick(options.clientIds) }
   }
 
-  /** No answer, 503, and 408 (nobody read it in time) mean the same: not confirmed. */
+  /** No answer, 503, 408 (nobody read it in time) and 429 (too much waits for that client) mean the same: not confirmed. */
   async function untilConfirmed<T extends { status: number }>(request: () => Promise<T>): Promise<T> {
     for (;;) {
       const answer = await request().catch(() => undefined)
       if (answer && !UNCONFIRMED.includes(answer.status)) return answer
-      if (answer) load.unavailable++
       load.repeated++
       await sleep(50)
     }

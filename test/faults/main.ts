@@ -1,4 +1,4 @@
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { cpus, totalmem } from 'node:os'
 import { parseArgs } from 'node:util'
 import { type Figures, NotRun, type Scenario } from './scenario.ts'
@@ -120,17 +120,22 @@ const shown = (figures: Figures): string =>
     .map(([name, figure]) => `${name} ${figure}`)
     .join(', ')
 
+/** A scenario that ran earlier on the same day keeps its row until it runs again. */
 function writeResults(results: Result[]): void {
   const day = new Date().toISOString().slice(0, 10)
+  const file = `docs/faults/${day}.md`
   const machine = `${cpus().length} cores (${cpus()[0]?.model ?? 'unknown'}), ${Math.round(totalmem() / 2 ** 30)} GiB, Node ${process.version}`
   const rows = results.map(
     ({ scenario, sizes, seconds, figures, failure, notRun }) =>
-      `| ${scenario.name} | ${failure !== undefined ? 'DOES NOT HOLD' : notRun !== undefined ? 'not run' : 'held'} | ${Math.round(seconds)} s | ${shown(sizes)} | ${notRun ?? failure?.split('\n')[0] ?? shown(figures)} |`,
+      `| ${scenario.name} | ${failure !== undefined ? 'DOES NOT HOLD' : notRun !== undefined ? 'not run' : 'held'} | ${seed} | ${Math.round(seconds)} s | ${shown(sizes)} | ${notRun ?? failure?.split('\n')[0] ?? shown(figures)} |`,
   )
+  const ran = new Set(results.map(({ scenario }) => scenario.name))
+  const before = existsSync(file) ? readFileSync(file, 'utf8').split('\n') : []
+  const kept = before.filter((line) => SCENARIOS.some(({ name }) => line.startsWith(`| ${name} |`) && !ran.has(name)))
   mkdirSync('docs/faults', { recursive: true })
   writeFileSync(
-    `docs/faults/${day}.md`,
-    `# The fault suite's long form, ${day}\n\n\`npm run test:faults -- --long --seed ${seed}\` on ${machine}.\n\n| scenario | | time | size | seen |\n|---|---|---|---|---|\n${rows.join('\n')}\n`,
+    file,
+    `# The fault suite's long form, ${day}\n\n\`npm run test:faults -- --long --seed …\` on ${machine}.\n\n| scenario | | seed | time | size | seen |\n|---|---|---|---|---|---|\n${[...kept, ...rows].join('\n')}\n`,
   )
 }
 
