@@ -28,7 +28,7 @@ export const frozenAgents = scenario({
   sizes: {
     // Devices, server and PostgreSQL share the cores: a pace at which they are half idle, so that what is measured is the freezing.
     short: { agents: 16, hosts: 4, frozen: 10, paceMs: 25, samples: 400, freezeSeconds: 8 },
-    long: { agents: 60, hosts: 4, frozen: 10, paceMs: 25, samples: 5000, freezeSeconds: 90 },
+    long: { agents: 16, hosts: 4, frozen: 10, paceMs: 25, samples: 3000, freezeSeconds: 90 },
   },
   alone: true,
   async run(sizes, { seed, say }) {
