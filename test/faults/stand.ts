@@ -88,8 +88,12 @@ export async function createStand(options: StandOptions = {}): Promise<Stand> {
     async settled(stillMs = 60_000) {
       const unsettled = `select count(*)::integer as left from executions where status in ('pending', 'queued', 'delivered', 'running')`
       let least = Number.POSITIVE_INFINITY
-      for (let since = performance.now(); performance.now() - since < stillMs; await sleep(100)) {
+      // To look must not be what keeps PostgreSQL busy.
+      let pauseMs = 100
+      for (let since = performance.now(); performance.now() - since < stillMs; await sleep(pauseMs)) {
+        const asked = performance.now()
         const left = (await stand.sql<{ left: number }>(unsettled))[0]?.left ?? 0
+        pauseMs = Math.max(100, 10 * (performance.now() - asked))
         if (left === 0) return
         if (left < least) since = performance.now()
         least = Math.min(least, left)
