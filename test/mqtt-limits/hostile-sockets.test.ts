@@ -16,7 +16,8 @@ let server: ServerProcess
 
 beforeAll(async () => {
   database = await createTestDatabase()
-  server = await startServerProcess(database)
+  // As the unit and the image start it.
+  server = await startServerProcess(database, { env: { NODE_OPTIONS: '--max-semi-space-size=4' } })
 })
 afterAll(async () => {
   await server.kill()
