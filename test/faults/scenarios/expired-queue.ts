@@ -18,6 +18,8 @@ import { untilItHappens, type Work } from '../work.ts'
 const BRIEF: Work = { thinkMs: 0, fails: false }
 /** Handlers that an agent runs at once: while they are busy, the rest waits in its journal. */
 const CONCURRENCY = 2
+/** Within this long all are sent, also beside another scenario: the handlers stay busy until the last of them has expired. */
+const SENDING_MS = 10_000
 
 interface Scene {
   stand: Stand
@@ -77,7 +79,7 @@ const FORMS: Form[] = [
     },
     async run(scene) {
       await scene.start()
-      await occupy(scene, scene.sizes.ttlSeconds * 1000 + 2000)
+      await occupy(scene, scene.sizes.ttlSeconds * 1000 + SENDING_MS)
       const queued = await sendAll(scene)
       await untilIn(scene, queued, ['delivered', 'expired'])
       scene.network.shut()
