@@ -37,8 +37,8 @@ const Redeemed = z.object({ client: z.object({ id: Id }) })
  */
 export async function enrol(options: EnrolOptions): Promise<{ clientId: string; clientKey: string }> {
   const { file, url, log, signal, link, retry = { minMs: 1000, maxMs: 30_000 } } = options
-  const newKey = (): string => `sbk_${randomBytes(32).toString('base64url')}`
-  const { clientKey } = readCredentials(file) ?? beginCredentials(file, { clientKey: newKey() })
+  const { clientKey } =
+    readCredentials(file) ?? beginCredentials(file, { clientKey: `sbk_${randomBytes(32).toString('base64url')}` })
   const since = performance.now()
   for (;;) {
     const answer = await redeem(options, clientKey)

@@ -1,7 +1,7 @@
 import type { Context } from 'koa'
 import rawBody from 'raw-body'
 import { AppError } from '../schemas/errors.ts'
-import { jsonFault } from '../schemas/json.ts'
+import { decodeJson, jsonFault } from '../schemas/json.ts'
 import { endUnread } from './end-unread.ts'
 
 /**
@@ -21,7 +21,8 @@ export async function readJson(ctx: Context, maxBytes: number): Promise<unknown>
       ctx.res.writeContinue()
       ctx.state.continued = true
     }
-    const body = parse(await rawBody(ctx.req, { limit: maxBytes }))
+    const bytes = await rawBody(ctx.req, { limit: maxBytes })
+    const body = bytes.length === 0 ? undefined : decodeJson(bytes)
     const fault = jsonFault(body)
     if (fault) throw new AppError('INVALID_INPUT', `The body ${fault}.`, [{ path: 'body', message: fault }])
     return body
@@ -54,14 +55,6 @@ export function leaveUnread(ctx: Context, maxBytes: number): void {
 export const endsWithoutBody = (ctx: Context): boolean => expectsContinue(ctx) && !ctx.state.continued
 
 const expectsContinue = (ctx: Context): boolean => ctx.get('expect').toLowerCase() === '100-continue'
-
-const UTF8 = new TextDecoder('utf-8', { fatal: true })
-
-function parse(bytes: Buffer): unknown {
-  if (bytes.length === 0) return undefined
-  // `fatal`: otherwise U+FFFD took the place of what is not UTF-8, and the command would be stored changed.
-  return JSON.parse(UTF8.decode(bytes))
-}
 
 const tooLarge = (maxBytes: number): AppError =>
   new AppError('PAYLOAD_TOO_LARGE', `The body is larger than ${maxBytes} bytes.`)

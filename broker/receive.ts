@@ -2,7 +2,7 @@ import type { PublishPacket } from 'aedes'
 import type { Control } from '../control/control.ts'
 import { ClientStatus } from '../schemas/clients.ts'
 import { AppError } from '../schemas/errors.ts'
-import { type Json, jsonFault } from '../schemas/json.ts'
+import { decodeJson, type Json, jsonFault } from '../schemas/json.ts'
 import { ClientEvent, Report } from '../schemas/messages.ts'
 import type { Settings } from '../schemas/settings.ts'
 import type { ParsedTopic, TopicName } from '../schemas/topics.ts'
@@ -115,8 +115,6 @@ export function createReceiver(deps: { settings: Settings; limitedLog: LimitedLo
 
 const readOnNow = (reading: Reading): void => reading.goOn()
 
-const UTF8 = new TextDecoder('utf-8', { fatal: true })
-
 function parse(payload: string | Buffer, maxBytes: number): unknown {
   const bytes = typeof payload === 'string' ? Buffer.from(payload) : payload
   if (bytes.length > maxBytes)
@@ -130,7 +128,7 @@ function parse(payload: string | Buffer, maxBytes: number): unknown {
 
 function parseJson(bytes: Buffer): unknown {
   try {
-    return JSON.parse(UTF8.decode(bytes))
+    return decodeJson(bytes)
   } catch {
     throw new AppError('INVALID_INPUT', 'the payload is not JSON in UTF-8')
   }

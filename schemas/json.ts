@@ -36,6 +36,12 @@ function textFault(text: string): string | undefined {
   return undefined
 }
 
+// `fatal`: otherwise U+FFFD took the place of what is not UTF-8, and what came would be stored changed.
+const UTF8 = new TextDecoder('utf-8', { fatal: true })
+
+/** Throws unless it is JSON in UTF-8. */
+export const decodeJson = (bytes: Buffer): unknown => JSON.parse(UTF8.decode(bytes))
+
 /** Undefined if it is no JSON. */
 export function parseJson(text: string): unknown {
   try {

@@ -4,20 +4,30 @@ import type { RateLoad } from '../load/rate-load.ts'
 import { startPart } from '../part.ts'
 import type { KoaServer } from '../peers/koa-server.ts'
 import { cpuMicros } from '../processes.ts'
-import { measureRate, type RateSizes } from '../rate.ts'
-import { type BaseSizes, scenario } from '../scenario.ts'
+import { measureRate, type RateSizes, type Watched } from '../rate.ts'
+import { type BaseSizes, type Figures, scenario } from '../scenario.ts'
 import { ADMIN_TOKEN } from '../signalbox.ts'
-import { checkLedger, startOurs } from './ours.ts'
+import { checkLedger, type Ours, startOurs } from './ours.ts'
 import { measurePgBoss } from './pg-boss.ts'
 
-interface Sizes extends BaseSizes, RateSizes {
+export interface CreateSizes extends BaseSizes, RateSizes {
   clients: number
   connections: number
 }
 
 const LOAD = new URL('../load/create-load.ts', import.meta.url)
 
-export const create = scenario<Sizes>({
+/** Commands that are stored as fast as they can be, for clients that are not connected there. Throws unless all of them wait. */
+export async function measureCreate(ours: Ours, sizes: CreateSizes, watched: Watched = ours.watched): Promise<Figures> {
+  const clientIds = ours.accounts.map(({ id }) => id)
+  const orders: CreateOrders = { ...ours.api, clientIds, connections: sizes.connections, expected: 201 }
+  await using load = await startPart<RateLoad>(LOAD, orders)
+  const { figures, begun } = await measureRate(load, watched, sizes)
+  await checkLedger(ours.database, begun, 'pending')
+  return figures
+}
+
+export const create = scenario<CreateSizes>({
   name: 'create',
   measures: 'durable POST /commands, targets offline',
   sizes: {
@@ -30,12 +40,7 @@ export const create = scenario<Sizes>({
       name: 'signalbox',
       async measure(stand, sizes) {
         await using ours = await startOurs(stand, sizes.clients)
-        const clientIds = ours.accounts.map(({ id }) => id)
-        const orders: CreateOrders = { ...ours.api, clientIds, connections: sizes.connections, expected: 201 }
-        await using load = await startPart<RateLoad>(LOAD, orders)
-        const { figures, begun } = await measureRate(load, ours.watched, sizes)
-        await checkLedger(ours.database, begun, 'pending')
-        return figures
+        return await measureCreate(ours, sizes)
       },
     },
     {

@@ -55,7 +55,7 @@ const TO_ALL: Omit<NewCommand, 'id'> = {
   principalId: uuid(),
   createdBy: 'bench',
   idempotencyKey: null,
-  requestHash: '00'.repeat(32),
+  requestHash: null,
   target: { kind: 'broadcast' },
   action: 'bench.run',
   payload: { n: 0 },

@@ -1,7 +1,7 @@
 import { fillHistory } from '../past.ts'
 import { type BaseSizes, scenario } from '../scenario.ts'
 import type { Database, Stand } from '../stand.ts'
-import { type LifecycleSizes, measureLifecycle, measureNewLifecycle } from './lifecycle.ts'
+import { LIFECYCLE, type LifecycleSizes, measureLifecycle, measureNewLifecycle } from './lifecycle.ts'
 import { checkLedger, startOurs } from './ours.ts'
 
 interface Sizes extends BaseSizes, LifecycleSizes {
@@ -38,25 +38,9 @@ export const history = scenario<Sizes>({
   name: 'history',
   measures: 'the lifecycle with a long history, beside the same with none',
   sizes: {
-    full: {
-      rounds: 5,
-      devices: 1000,
-      connections: 64,
-      outstanding: 1000,
-      warmSeconds: 5,
-      seconds: 10,
-      settled: 2_000_000,
-    },
-    quick: {
-      rounds: 1,
-      devices: 1000,
-      connections: 64,
-      outstanding: 1000,
-      warmSeconds: 1,
-      seconds: 3,
-      settled: 20_000,
-    },
-    smoke: { rounds: 1, devices: 10, connections: 4, outstanding: 20, warmSeconds: 0.2, seconds: 0.5, settled: 500 },
+    full: { ...LIFECYCLE.full, settled: 2_000_000 },
+    quick: { ...LIFECYCLE.quick, warmSeconds: 1, settled: 20_000 },
+    smoke: { ...LIFECYCLE.smoke, settled: 500 },
   },
   subjects: [
     {

@@ -5,7 +5,7 @@ import type { BullmqOrders } from '../peers/bullmq-load.ts'
 import { REDIS, startRedis } from '../peers/redis.ts'
 import { cpuMicros } from '../processes.ts'
 import { measureRate, type RateSizes } from '../rate.ts'
-import { type BaseSizes, type Figures, scenario } from '../scenario.ts'
+import { type BaseSizes, type Figures, type Form, scenario } from '../scenario.ts'
 import type { Stand } from '../stand.ts'
 import { agents, checkLedger, type Ours, type Setup, startOurs } from './ours.ts'
 import { measurePgBoss } from './pg-boss.ts'
@@ -19,6 +19,13 @@ export interface LifecycleSizes extends RateSizes {
   elsewhere?: number
 }
 type Sizes = BaseSizes & LifecycleSizes
+
+/** Whatever measures the lifecycle measures it in these sizes, and in others only where it says so. */
+export const LIFECYCLE: Record<Form, Sizes> = {
+  full: { rounds: 5, devices: 1000, connections: 64, outstanding: 1000, warmSeconds: 5, seconds: 10 },
+  quick: { rounds: 1, devices: 1000, connections: 64, outstanding: 1000, warmSeconds: 2, seconds: 3 },
+  smoke: { rounds: 1, devices: 10, connections: 4, outstanding: 20, warmSeconds: 0.2, seconds: 0.5 },
+}
 
 const LOAD = new URL('../load/lifecycle-load.ts', import.meta.url)
 
@@ -53,11 +60,7 @@ export async function measureNewLifecycle(stand: Stand, sizes: LifecycleSizes, s
 export const lifecycle = scenario<Sizes>({
   name: 'lifecycle',
   measures: 'HTTP create, PUBACK, running, completed, all committed',
-  sizes: {
-    full: { rounds: 5, devices: 1000, connections: 64, outstanding: 1000, warmSeconds: 5, seconds: 10 },
-    quick: { rounds: 1, devices: 1000, connections: 64, outstanding: 1000, warmSeconds: 2, seconds: 3 },
-    smoke: { rounds: 1, devices: 10, connections: 4, outstanding: 20, warmSeconds: 0.2, seconds: 0.5 },
-  },
+  sizes: LIFECYCLE,
   subjects: [
     { name: 'signalbox', measure: measureNewLifecycle },
     {

@@ -1,21 +1,11 @@
-import type { CreateOrders } from '../load/create-load.ts'
-import type { RateLoad } from '../load/rate-load.ts'
-import { startPart } from '../part.ts'
 import { REDIS } from '../peers/redis.ts'
 import { cpuMicros } from '../processes.ts'
-import { measureRate, type RateSizes } from '../rate.ts'
-import { type BaseSizes, scenario } from '../scenario.ts'
-import { checkLedger, startOurs } from './ours.ts'
-
-interface Sizes extends BaseSizes, RateSizes {
-  clients: number
-  connections: number
-}
-
-const LOAD = new URL('../load/create-load.ts', import.meta.url)
+import { scenario } from '../scenario.ts'
+import { type CreateSizes, measureCreate } from './create.ts'
+import { startOurs } from './ours.ts'
 
 /** Every command is for a client that is not connected to the node it was posted to: one hint, which the other node reads. */
-export const neighbour = scenario<Sizes>({
+export const neighbour = scenario<CreateSizes>({
   name: 'neighbour',
   measures: 'what a command costs the node that has nothing to do with it: it reads that there may be work',
   onRequest: true,
@@ -31,13 +21,8 @@ export const neighbour = scenario<Sizes>({
       async measure(stand, sizes) {
         await using ours = await startOurs(stand, sizes.clients, { nodes: 2, redis: true })
         const [own, other] = ours.nodes.map(({ pid }) => pid) as [number, number]
-        const clientIds = ours.accounts.map(({ id }) => id)
-        const orders: CreateOrders = { ...ours.api, clientIds, connections: sizes.connections, expected: 201 }
-        await using load = await startPart<RateLoad>(LOAD, orders)
         const watched = { ...ours.watched, serverCpu: () => cpuMicros(own), neighbourCpu: () => cpuMicros(other) }
-        const { figures, begun } = await measureRate(load, watched, sizes)
-        await checkLedger(ours.database, begun, 'pending')
-        return figures
+        return await measureCreate(ours, sizes, watched)
       },
     },
   ],

@@ -1,11 +1,12 @@
 import { REDIS } from '../peers/redis.ts'
 import { type Bar, type BaseSizes, scenario } from '../scenario.ts'
-import { type LifecycleSizes, measureNewLifecycle } from './lifecycle.ts'
+import { LIFECYCLE, type LifecycleSizes, measureNewLifecycle } from './lifecycle.ts'
 
 interface Sizes extends BaseSizes, LifecycleSizes {
   elsewhere: number
 }
 
+const ELSEWHERE = 0.75
 const ONE = 'one node'
 const ONE_WITH_REDIS = 'one node, Redis'
 
@@ -17,33 +18,9 @@ export const nodes = scenario<Sizes>({
   measures:
     'the lifecycle at two nodes with one Redis, beside one node: with two cores for everything this shows what a second node costs, and no speed-up',
   sizes: {
-    full: {
-      rounds: 5,
-      devices: 1000,
-      connections: 64,
-      outstanding: 1000,
-      elsewhere: 0.75,
-      warmSeconds: 5,
-      seconds: 10,
-    },
-    quick: {
-      rounds: 1,
-      devices: 1000,
-      connections: 64,
-      outstanding: 1000,
-      elsewhere: 0.75,
-      warmSeconds: 2,
-      seconds: 3,
-    },
-    smoke: {
-      rounds: 1,
-      devices: 10,
-      connections: 4,
-      outstanding: 20,
-      elsewhere: 0.75,
-      warmSeconds: 0.1,
-      seconds: 0.3,
-    },
+    full: { ...LIFECYCLE.full, elsewhere: ELSEWHERE },
+    quick: { ...LIFECYCLE.quick, elsewhere: ELSEWHERE },
+    smoke: { ...LIFECYCLE.smoke, elsewhere: ELSEWHERE, warmSeconds: 0.1, seconds: 0.3 },
   },
   subjects: [
     {

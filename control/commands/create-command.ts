@@ -69,7 +69,9 @@ export function createCommandInserts(
     createBatcher<NewCommand, InsertedCommand>({
       run: async (commands) => {
         const inserted = await insertCommands(db, commands, limits)
-        for (const result of inserted) if (result.refusal === null) clock.observe(Date.parse(result.createdAt))
+        // One statement has one time for all of them.
+        const accepted = inserted.find((result) => result.refusal === null)
+        if (accepted) clock.observe(Date.parse(accepted.createdAt))
         const results = new Map(inserted.map((result) => [result.id, result]))
         return commands.map((command) => results.get(command.id) as InsertedCommand)
       },

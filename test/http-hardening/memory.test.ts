@@ -3,7 +3,7 @@ import { connect, type Socket } from 'node:net'
 import { gzipSync } from 'node:zlib'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { createTestDatabase, type TestDatabase } from '../support/database.ts'
-import { residentMb, settledMb } from '../support/memory.ts'
+import { AS_DEPLOYED, residentMb, settledMb } from '../support/memory.ts'
 import { type ServerProcess, startServerProcess } from '../support/server-process.ts'
 import { until } from '../support/until.ts'
 import { crlf, head, portOf } from './support/raw.ts'
@@ -24,8 +24,7 @@ let server: ServerProcess
 
 beforeAll(async () => {
   database = await createTestDatabase()
-  // As the unit and the image start it.
-  server = await startServerProcess(database, { env: { NODE_OPTIONS: '--max-semi-space-size=4' } })
+  server = await startServerProcess(database, { env: AS_DEPLOYED })
 })
 afterAll(async () => {
   await server.kill()

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { connect, hex } from '../mqtt-clauses/support/wire.ts'
 import { createTestDatabase, type TestDatabase } from '../support/database.ts'
 import { connectDevice, startDevice } from '../support/device.ts'
-import { residentMb, settledMb } from '../support/memory.ts'
+import { AS_DEPLOYED, residentMb, settledMb } from '../support/memory.ts'
 import type { TestServer } from '../support/server.ts'
 import { type ServerProcess, startServerProcess } from '../support/server-process.ts'
 import { until } from '../support/until.ts'
@@ -16,8 +16,7 @@ let server: ServerProcess
 
 beforeAll(async () => {
   database = await createTestDatabase()
-  // As the unit and the image start it.
-  server = await startServerProcess(database, { env: { NODE_OPTIONS: '--max-semi-space-size=4' } })
+  server = await startServerProcess(database, { env: AS_DEPLOYED })
 })
 afterAll(async () => {
   await server.kill()

@@ -3,6 +3,9 @@ import { readFileSync } from 'node:fs'
 import type { ServerProcess } from './server-process.ts'
 import { until } from './until.ts'
 
+/** For a server's environment: as the unit and the image start it. */
+export const AS_DEPLOYED = { NODE_OPTIONS: '--max-semi-space-size=4' }
+
 /** What the kernel counts as the process's, in MB. */
 export const residentMb = ({ pid }: ChildProcess): number =>
   Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1024
