@@ -1,4 +1,3 @@
-import type { Logger } from 'pino'
 import type { Db } from '../../db/connect.ts'
 import {
   type Claimable,
@@ -9,14 +8,13 @@ import {
   URGENT,
 } from '../../db/executions.ts'
 import type { Target } from '../../schemas/commands.ts'
-import type { CancelMessage, CommandMessage } from '../../schemas/messages.ts'
 import type { Tell } from '../cluster/hints.ts'
 import type { Session } from '../sessions/sessions.ts'
 import type { Transport } from '../transport.ts'
 import { carries, type Group, listens } from './group.ts'
-import type { Applied, Claimed, ClaimingSession, Ledger } from './ledger.ts'
+import { attemptKey, commandMessage, createHandOver, type HandOverDeps, writable } from './hand-over.ts'
+import type { Applied, Claimed, ClaimingSession } from './ledger.ts'
 import type { Input } from './lifecycle.ts'
-import { lastHandedOver } from './states.ts'
 
 /** Hands the ledger's work to the sessions of this node. */
 export interface Dispatch {
@@ -54,10 +52,8 @@ interface OpenGroup {
   send(clientIds: string[]): Promise<void>
 }
 
-export interface DispatchDeps {
+export interface DispatchDeps extends HandOverDeps {
   db: Db
-  log: Logger
-  ledger: Ledger
   transport: Transport
   /** The live sessions of this node. */
   session(clientId: string): Session | undefined
@@ -66,8 +62,6 @@ export interface DispatchDeps {
   tell: Tell
   /** Living nodes beside this one. */
   others(): number
-  /** Named points of the way, for the tests that end the process there. */
-  passed?(point: 'claim-committed' | 'forwarded'): void
 }
 
 /** Whether nothing is left of what waited: the claim took less than it could have. */
@@ -76,16 +70,13 @@ const isAll = (claimed: Claimed[]): boolean => {
   return urgent < MAX_URGENT && claimed.length - urgent < (claimed[0]?.room ?? 0)
 }
 
-const keyOf = (commandId: string, attempt: number): string => `${commandId} ${attempt}`
-
 export function createDispatch(deps: DispatchDeps): Dispatch {
+  const handOver = createHandOver(deps)
   /** One claim at a time per session; a wake during it makes one more. */
   const busy = new WeakMap<Session, { again: boolean; done: Promise<void> }>()
 
   /** Group commands that are being stored or claimed. */
   const groups = new Map<string, Group>()
-
-  const writable = (session: Session) => session.subscription === 'granted' && !session.ending
 
   function wake(session: Session | undefined): void {
     if (!session || !writable(session)) return
@@ -140,11 +131,11 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
     }
     session.room = (claimed[0]?.room ?? 0) - claimed.length
     if (claimed.length > 0) deps.passed?.('claim-committed')
-    for (const item of claimed) take(session, item.commandId, item.state)
+    for (const item of claimed) handOver.take(session, item.commandId, item.state)
     for (const item of claimed) {
       const group = groups.get(item.commandId)
       if (group && carries(group, session, item)) group.claims.set(session, item)
-      else await forwardOrRelease(session, item)
+      else await handOver.forwardOrRelease(session, item)
     }
     return only === undefined || claimed.length > 0
   }
@@ -156,41 +147,10 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
     journalId: session.journalId,
     uncertain: session.uncertain,
     isOnItsWay: (commandId, attempt) => {
-      const key = keyOf(commandId, attempt)
+      const key = attemptKey(commandId, attempt)
       return session.forwarded.has(key) || session.inHand.has(key)
     },
   })
-
-  const take = (session: Session, commandId: string, { attempt }: ExecutionState) =>
-    session.inHand.set(keyOf(commandId, attempt), { withdrawn: null })
-
-  /** An error leaves the claim as it is in the ledger; out of hand, it is found by the next claim. */
-  async function forwardOrRelease(session: Session, item: Claimed): Promise<void> {
-    try {
-      const forwarded = await forwardCommand(session, item, item.state, commandMessage(item, item.state, item.now))
-      await putDown(session, item, item.state.attempt, forwarded)
-    } catch (error) {
-      session.uncertain = true
-      deps.log.error({ err: error, clientId: session.clientId, commandId: item.commandId }, 'forward failed')
-    } finally {
-      session.inHand.delete(keyOf(item.commandId, item.state.attempt))
-    }
-  }
-
-  /**
-   * Out of hand. A first claim that was not written is released (of a redelivery nothing is). A cancel that came meanwhile is told
-   * after all, unless the release has settled it: the client may have the command, or its outcome is unknown.
-   */
-  async function putDown(session: Session, key: ExecutionKey, attempt: number, written: boolean): Promise<void> {
-    const release: Input = { type: 'release', epoch: session.epoch, attempt }
-    const applied = written ? undefined : await deps.ledger.apply(key, release)
-    const name = keyOf(key.commandId, attempt)
-    const withdrawn = session.inHand.get(name)?.withdrawn
-    session.inHand.delete(name)
-    const released = applied !== undefined && applied.after !== applied.before
-    const told = released ? applied.effect && applied.after : withdrawn
-    if (told) await writeCancel(session, key.commandId, told)
-  }
 
   function openGroup(commandId: string, target: Target): OpenGroup {
     const { send } = announce(commandId, target)
@@ -241,7 +201,7 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
   async function publishGroup(group: Group): Promise<void> {
     const [first] = group.claims.values()
     if (!first) return
-    const key = keyOf(first.commandId, first.state.attempt)
+    const key = attemptKey(first.commandId, first.state.attempt)
     const sessions = [...group.claims.keys()]
     const live = sessions.filter((session) => writable(session) && !session.inHand.get(key)?.withdrawn)
     for (const session of live) session.forwarded.add(key)
@@ -252,7 +212,7 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
       for (const session of live) if (!written.has(session.clientId)) session.forwarded.delete(key)
       await Promise.all(
         sessions.map((session) =>
-          putDown(
+          handOver.putDown(
             session,
             { commandId: first.commandId, clientId: session.clientId },
             first.state.attempt,
@@ -271,36 +231,19 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
     if (!item) return
     if (!group.open) return group.done
     group.claims.delete(session)
-    await putDown(session, item, item.state.attempt, false)
-  }
-
-  async function forwardCommand(
-    session: Session,
-    key: ExecutionKey,
-    state: ExecutionState,
-    message: CommandMessage,
-  ): Promise<boolean> {
-    const forwardedKey = keyOf(key.commandId, state.attempt)
-    if (!writable(session) || session.inHand.get(forwardedKey)?.withdrawn) return false
-    session.forwarded.add(forwardedKey)
-    const forwarded = await session.outlet.forward(session, message, {
-      commandId: key.commandId,
-      attempt: state.attempt,
-    })
-    if (!forwarded) session.forwarded.delete(forwardedKey)
-    else deps.passed?.('forwarded')
-    return forwarded
+    await handOver.putDown(session, item, item.state.attempt, false)
   }
 
   async function ready(session: Session): Promise<void> {
     const open = await deps.ledger.applyToOpen(session.clientId, sessionReady(session), claimant(session))
     const toSend = open.filter((item) => item.effect === 'send-command')
-    for (const item of toSend) take(session, item.commandId, item.after)
+    for (const item of toSend) handOver.take(session, item.commandId, item.after)
     try {
-      for (const item of open) if (item.effect === 'send-cancel') await writeCancel(session, item.commandId, item.after)
+      for (const item of open)
+        if (item.effect === 'send-cancel') await handOver.writeCancel(session, item.commandId, item.after)
       await redeliver(session, toSend)
     } finally {
-      for (const item of toSend) session.inHand.delete(keyOf(item.commandId, item.after.attempt))
+      for (const item of toSend) session.inHand.delete(attemptKey(item.commandId, item.after.attempt))
     }
     wake(session)
   }
@@ -326,37 +269,15 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
     for (const { item, parts } of ordered) {
       if (!parts) continue
       const message = commandMessage({ ...parts, commandId: item.commandId }, item.after, item.now)
-      const forwarded = await forwardCommand(session, item, item.after, message)
-      await putDown(session, item, item.after.attempt, forwarded)
+      const forwarded = await handOver.forward(session, item, item.after, message)
+      await handOver.putDown(session, item, item.after.attempt, forwarded)
     }
   }
 
   async function sendCancel({ commandId, clientId }: ExecutionKey, state: ExecutionState): Promise<void> {
     const session = deps.session(clientId)
-    if (session) await writeCancel(session, commandId, state)
+    if (session) await handOver.writeCancel(session, commandId, state)
     else deps.tell('cancel', { commandId, clientId })
-  }
-
-  async function writeCancel(session: Session, commandId: string, state: ExecutionState): Promise<void> {
-    const handover = lastHandedOver(state)
-    if (!writable(session) || !handover) return
-    // Only the memory that was handed it can tell what became of it.
-    const remembers = handover.journalId !== null && handover.journalId === session.journalId
-    if (state.status === 'outcome_unknown' && !remembers) return
-    const held = session.inHand.get(keyOf(commandId, handover.attempt))
-    // Claimed and perhaps not written yet: then it never is (rule 8), and `putDown` knows whether the client needs a word.
-    if (held) {
-      held.withdrawn = state
-      return
-    }
-    const message: CancelMessage = {
-      type: 'cancel',
-      id: commandId,
-      attempt: handover.attempt,
-      ...(handover.journalId !== null ? { journalId: handover.journalId } : {}),
-      ...(state.cancelReason !== null ? { reason: state.cancelReason } : {}),
-    }
-    await session.outlet.forward(session, message, null)
   }
 
   return {
@@ -372,31 +293,11 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
         { commandId: handover.commandId, clientId: session.clientId },
         { type: 'puback', epoch: session.epoch, attempt: handover.attempt },
       )
-      session.forwarded.delete(keyOf(handover.commandId, handover.attempt))
+      session.forwarded.delete(attemptKey(handover.commandId, handover.attempt))
     },
     async idle(session) {
       await busy.get(session)?.done
       await Promise.all([...groups.values()].map((group) => leaveGroup(group, session)))
     },
-  }
-}
-
-function commandMessage(
-  parts: Pick<Claimed, 'commandId' | 'action' | 'payload' | 'priority' | 'target' | 'createdAt'>,
-  state: ExecutionState,
-  now: number,
-): CommandMessage {
-  return {
-    type: 'command',
-    id: parts.commandId,
-    attempt: state.attempt,
-    action: parts.action,
-    ...(parts.payload !== undefined ? { payload: parts.payload } : {}),
-    priority: parts.priority,
-    target: parts.target,
-    createdAt: new Date(parts.createdAt).toISOString(),
-    sentAt: new Date(now).toISOString(),
-    expiresInSeconds: Math.max(0, (state.expiresAt - now) / 1000),
-    timeoutSeconds: state.timeoutSeconds,
   }
 }
