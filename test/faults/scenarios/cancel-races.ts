@@ -21,7 +21,7 @@ interface Way {
   zone?: true
   /** The first attempt has failed, and the cancel meets the second. */
   again?: true
-  /** The start is far away: the cancel is aimed at the hand-over, and must always be in time. */
+  /** The start is far away: the cancel is aimed at the hand-over, must always be in time, and some have to come after it. */
   atHandover?: true
   /** What really occurs at the edge that it is aimed at. */
   sees: RaceOutcome[]
@@ -48,8 +48,8 @@ const WAYS: Way[] = [
   },
 ]
 const PROBES = 4
-/** A hand-over takes a few milliseconds from the answer on. */
-const HANDOVER_MS = 12
+/** Where the first cancels are aimed at a hand-over, ms after the answer. */
+const HANDOVER_MS = [0, 12]
 /** Of each way, what it is aimed at is seen at least this often; of each outcome in all, `least` times. */
 const LEAST_OF_A_WAY = 2
 const MORE_ROUNDS = 10
@@ -143,7 +143,7 @@ export const cancelRaces = scenario({
 
     /** How long it takes to the edge that the way is aimed at, measured on commands that nobody cancels. */
     async function learn(way: Way, lane: Lane): Promise<Aim> {
-      if (way.atHandover) return { next: () => luck.next() * HANDOVER_MS, learn: () => undefined }
+      if (way.atHandover) return aimAt(HANDOVER_MS, luck)
       const measured: number[] = []
       for (let probe = 0; probe < PROBES; probe++) {
         const { commandId, anchor } = await send(way, lane)
@@ -169,10 +169,13 @@ export const cancelRaces = scenario({
       const answeredAt = now()
       if (status !== 200) throw new Error(`cancel: ${status} ${JSON.stringify(body)}`)
       const { status: end, startedAt, endedAt } = await ended(commandId, clientId)
-      aim.learn(end === 'cancelled')
+      const attempt = way.again ? 2 : 1
+      const seemed =
+        end !== 'cancelled' ? 'too late' : (await wasHandedOver(commandId, clientId, attempt)) ? 'stopped' : 'withdrawn'
+      aim.learn(way.atHandover ? seemed === 'withdrawn' : end === 'cancelled')
       return {
-        race: { commandId, clientId, attempt: way.again ? 2 : 1, answer: body, answeredAt, startedAt, endedAt },
-        seemed: end !== 'cancelled' ? 'too late' : body.cancelled > 0 ? 'withdrawn' : 'stopped',
+        race: { commandId, clientId, attempt, answer: body, answeredAt, startedAt, endedAt },
+        seemed,
       }
     }
 
@@ -204,6 +207,15 @@ export const cancelRaces = scenario({
         return body.items.find(({ type }: { type: string }) => type === 'execution.next_attempt')
       }, 'the next attempt')
       return new Date(event.data.notBefore).getTime()
+    }
+
+    /** And not taken back. */
+    async function wasHandedOver(commandId: string, clientId: string, attempt: number): Promise<boolean> {
+      const { body } = await stand.api.get(`/commands/${commandId}/timeline`)
+      const events: { clientId?: string; attempt?: number; type: string }[] = body.items
+      const count = (type: string): number =>
+        events.filter((event) => event.clientId === clientId && event.attempt === attempt && event.type === type).length
+      return count('execution.queued') > count('execution.released')
     }
 
     async function ended(commandId: string, clientId: string) {
