@@ -8,7 +8,11 @@ import type { AedesPublishPacket, Client } from 'aedes'
 export interface AedesClient extends Client {
   subscriptions: Record<string, object | undefined>
   duplicates: object
-  _parser: EventEmitter & { parse(chunk: Buffer): unknown }
+  /** Its settings are the CONNECT that it has parsed. */
+  _parser: EventEmitter & {
+    parse(chunk: Buffer): unknown
+    settings: { protocolVersion?: number; bridgeMode?: boolean }
+  }
   /** Stops reading from the socket once the chunk in hand is parsed. */
   pause(): void
   resume(): void
@@ -25,7 +29,8 @@ export type ForwardedPacket = AedesPublishPacket & { brokerId: string | null; br
 
 /**
  * Aedes drops a message whose broker counter is lower than the last one it wrote to that client, which loses live messages that
- * an asynchronous step let others overtake. Every message here has one way to a client, so nothing has to be remembered.
+ * an asynchronous step let others overtake. Every message here has one way to a client, so nothing has to be remembered, and all
+ * clients of a broker can have the same.
  */
 export const noDuplicates = (brokerId: string): object =>
   Object.defineProperty({}, brokerId, { get: () => 0, set: () => undefined, configurable: true })
@@ -40,14 +45,16 @@ interface ParsedPacket {
  * by what it reads first, so that is made unlike.
  */
 export function answerEveryFilter(client: AedesClient): void {
-  client._parser.prependListener('packet', ({ cmd, subscriptions = [] }: ParsedPacket) => {
-    if (cmd !== 'subscribe' || subscriptions.length < 2) return
-    const seen = new Set<string>()
-    for (const subscription of subscriptions) {
-      if (seen.has(subscription.topic)) makeUnlike(subscription)
-      else seen.add(subscription.topic)
-    }
-  })
+  client._parser.prependListener('packet', makeEqualUnlike)
+}
+
+function makeEqualUnlike({ cmd, subscriptions = [] }: ParsedPacket): void {
+  if (cmd !== 'subscribe' || subscriptions.length < 2) return
+  const seen = new Set<string>()
+  for (const subscription of subscriptions) {
+    if (seen.has(subscription.topic)) makeUnlike(subscription)
+    else seen.add(subscription.topic)
+  }
 }
 
 function makeUnlike(subscription: { topic: string }): void {
@@ -63,10 +70,12 @@ function makeUnlike(subscription: { topic: string }): void {
 
 /** Aedes answers a SUBSCRIBE with the QoS that was asked for, not with the one that was granted: nobody asks for more than 1. */
 export function askForQos1AtMost(client: AedesClient): void {
-  client._parser.prependListener('packet', ({ cmd, subscriptions = [] }: ParsedPacket) => {
-    if (cmd !== 'subscribe') return
-    for (const subscription of subscriptions) subscription.qos = Math.min(subscription.qos, 1)
-  })
+  client._parser.prependListener('packet', askForLess)
+}
+
+function askForLess({ cmd, subscriptions = [] }: ParsedPacket): void {
+  if (cmd !== 'subscribe') return
+  for (const subscription of subscriptions) subscription.qos = Math.min(subscription.qos, 1)
 }
 
 /**
@@ -84,6 +93,12 @@ export function filterInput(client: AedesClient, filter: (chunk: Buffer) => void
 export function begin(client: AedesClient, parse: (packets: Buffer) => void, connect: Buffer): void {
   client._parsingBatch = 0
   parse(connect)
+}
+
+/** Once it is logged in: the parser would keep its CONNECT, the key among it, for as long as the connection lives. */
+export function forgetConnect({ _parser }: AedesClient): void {
+  const { protocolVersion, bridgeMode } = _parser.settings
+  _parser.settings = { protocolVersion, bridgeMode }
 }
 
 /**

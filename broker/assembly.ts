@@ -5,7 +5,7 @@ import type { Certificate } from '../control/certificate.ts'
 import { createKeyedLock } from '../control/sessions/keyed-lock.ts'
 import { plainHost, type Settings } from '../schemas/settings.ts'
 import { type Login, subjectOf } from './access.ts'
-import { answerEveryFilter, deliverOnce, noDuplicates } from './aedes-internals.ts'
+import { answerEveryFilter, deliverOnce, forgetConnect, noDuplicates } from './aedes-internals.ts'
 import { type Connection, type Connections, nothing } from './connections.ts'
 import type { ConnectPacket } from './gate/connect-packet.ts'
 import { createGate, type Guest, type Refused } from './gate/gate.ts'
@@ -83,6 +83,7 @@ export async function assemble(deps: AssemblyDeps): Promise<Assembly> {
     },
     authorizeForward: (client, packet) => policy.forward(connections.of(client), packet),
   })) as AedesBroker
+  const duplicates = noDuplicates(aedes.id)
 
   const shortestMs = Math.min(settings.MQTT_CONNECT_TIMEOUT_SECONDS, settings.MQTT_FRAME_TIMEOUT_SECONDS) * 1000
   const ticks = createTicks(shortestMs, () => {
@@ -110,19 +111,13 @@ export async function assemble(deps: AssemblyDeps): Promise<Assembly> {
   async function enter(connection: Connection): Promise<void> {
     const { client } = connection
     const guest = entering.get(client) as Guest<{ login: Login; connect: ConnectPacket }>
-    const unlock = await locks.acquire(client.id)
-    connection.release = () => {
-      // What it said at its login, its key among it, is kept no longer.
-      connection.release = nothing
-      unlock()
-      guest.settled()
-    }
-    client.conn.once('close', () => connection.release())
+    connection.release = releaseOnce(connection, await locks.acquire(client.id), guest.settled)
+    client.conn.on('close', () => connection.release())
     if (isGone(client)) return connection.release()
     await takeOver(client)
     // Its end would not be seen any more: the session would never end.
     if (isGone(client)) return connection.release()
-    client.duplicates = noDuplicates(aedes.id)
+    client.duplicates = duplicates
     await policy.enter(connection, guest.login.connect)
     entering.delete(client)
   }
@@ -171,7 +166,11 @@ export async function assemble(deps: AssemblyDeps): Promise<Assembly> {
     return { ...subscription, qos: 2 }
   }
 
-  aedes.on('clientReady', (client) => connections.of(client).release())
+  aedes.on('clientReady', (client) => {
+    const connection = connections.of(client)
+    forgetConnect(connection.client)
+    connection.release()
+  })
   aedes.on('unsubscribe', (gone, client) => {
     for (const filter of gone) connections.of(client).filters.delete(filter)
   })
@@ -229,6 +228,15 @@ export async function assemble(deps: AssemblyDeps): Promise<Assembly> {
       await endAll()
       await Promise.all(closed)
     },
+  }
+}
+
+/** Not in `enter`: what listens there for as long as the connection lives would keep what is forgotten here. */
+function releaseOnce(connection: Connection, unlock: () => void, settled: () => void): () => void {
+  return () => {
+    connection.release = nothing
+    unlock()
+    settled()
   }
 }
 

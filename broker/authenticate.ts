@@ -90,14 +90,14 @@ export function createAuthentication(
       const opening = control.sessions.open(login.clientId, login.config, deps.outlet)
       // From here on the end of the socket is the end of a session, whatever Aedes makes of it.
       connection.ended = new Promise((resolve) => {
-        client.conn.once('close', () => void endSession(connection, opening).finally(resolve))
+        client.conn.on('close', () => void endSession(connection, opening).finally(resolve))
       })
       connection.session = await opening
       connections.loggedIn(connection)
     } else {
       connections.loggedIn(connection)
       const unwatch = login.kind === 'principal' ? endWithToken(connection, login.principal) : () => undefined
-      client.conn.once('close', () => {
+      client.conn.on('close', () => {
         unwatch()
         connections.remove(connection)
       })

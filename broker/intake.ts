@@ -3,7 +3,7 @@ import { subjectOf } from './access.ts'
 import { begin, filterInput } from './aedes-internals.ts'
 import type { Connection } from './connections.ts'
 import type { FrameReader } from './gate/frames.ts'
-import { createTokenBucket } from './gate/token-bucket.ts'
+import { type Rate, TokenBucket } from './gate/token-bucket.ts'
 import type { LimitedLog } from './limited-log.ts'
 
 /** What Aedes gets to read: whole, well-formed packets, not more than may come at once, and nothing before CONNACK. */
@@ -17,65 +17,87 @@ const MIN_WAIT_MS = 50
 
 export function createIntake(deps: { settings: Settings; limitedLog: LimitedLog; now(): number }): Intake {
   const { settings, now } = deps
-  const rate = { burst: settings.MQTT_PACKET_BURST, perSecond: settings.MQTT_PACKETS_PER_SECOND }
+  const rate: Rate = { burst: settings.MQTT_PACKET_BURST, perSecond: settings.MQTT_PACKETS_PER_SECOND }
   /** Until a few more may be taken in. */
   const waitMs = Math.max(MIN_WAIT_MS, 1000 / rate.perSecond)
   const frameLimitMs = settings.MQTT_FRAME_TIMEOUT_SECONDS * 1000
   /** Whose packet has begun, and since when it is waited for. */
   const incomplete = new Map<Connection, number>()
 
+  /** What one connection sends. */
+  class Inlet {
+    readonly parse: (packets: Buffer) => void
+    ready = false
+    #busy = false
+    readonly #connection: Connection
+    readonly #frames: FrameReader
+    readonly #bucket = new TokenBucket(rate)
+    /**
+     * What was read and not looked at: before CONNACK, which a client need not wait for, nothing is, and never if there is none
+     * [MQTT-3.1.4-5]; after that, what is too much for now.
+     */
+    readonly #unread: Buffer[]
+
+    constructor(connection: Connection, frames: FrameReader, rest: Buffer) {
+      this.#connection = connection
+      this.#frames = frames
+      this.#unread = rest.length > 0 ? [rest] : []
+      this.parse = filterInput(connection.client, (chunk) => this.#arrived(chunk))
+    }
+
+    work(): void {
+      const { client, reading } = this.#connection
+      if (!this.ready || this.#busy) return
+      this.#busy = true
+      while (this.#unread.length > 0 && !client.closed) {
+        const most = this.#bucket.available()
+        if (most < 1) break
+        this.#take(this.#unread.shift() as Buffer, most)
+      }
+      this.#busy = false
+      if (this.#unread.length === 0) reading.resume('rate')
+      else if (!client.closed) this.#slowDown()
+    }
+
+    #arrived(chunk: Buffer): void {
+      this.#unread.push(chunk)
+      // Aedes reads on by itself a little before CONNACK.
+      if (this.ready) this.work()
+      else this.#connection.client.pause()
+    }
+
+    #take(chunk: Buffer, most: number): void {
+      const connection = this.#connection
+      const frames = this.#frames
+      const pushed = frames.push(chunk, most, this.parse)
+      this.#bucket.spend(pushed.packets)
+      if (!frames.incomplete) incomplete.delete(connection)
+      else if (pushed.packets > 0 || !incomplete.has(connection)) incomplete.set(connection, now())
+      if (pushed.rest.length > 0) this.#unread.unshift(pushed.rest)
+      if (pushed.fault) connection.client.emit('error', new Error(pushed.fault))
+    }
+
+    #slowDown(): void {
+      const { client, login, reading } = this.#connection
+      const fields = { client: client.id, packetsPerSecond: rate.perSecond }
+      deps.limitedLog('warn', subjectOf(login), fields, 'packets come too fast: read more slowly')
+      reading.pause('rate')
+      setTimeout(() => this.work(), waitMs).unref()
+    }
+  }
+
   return {
     begin(connection, { connect, rest, frames }) {
-      const { client, login, reading } = connection
-      const bucket = createTokenBucket(rate)
-      /**
-       * What was read and not looked at: before CONNACK, which a client need not wait for, nothing is, and never if there is none
-       * [MQTT-3.1.4-5]; after that, what is too much for now.
-       */
-      const unread: Buffer[] = rest.length > 0 ? [rest] : []
-      let ready = false
-      let busy = false
-
-      const take = (chunk: Buffer, most: number): void => {
-        const pushed = frames.push(chunk, most, parse)
-        bucket.spend(pushed.packets)
-        if (!frames.incomplete) incomplete.delete(connection)
-        else if (pushed.packets > 0 || !incomplete.has(connection)) incomplete.set(connection, now())
-        if (pushed.rest.length > 0) unread.unshift(pushed.rest)
-        if (pushed.fault) client.emit('error', new Error(pushed.fault))
-      }
-      const work = (): void => {
-        if (!ready || busy) return
-        busy = true
-        while (unread.length > 0 && !client.closed) {
-          const most = bucket.available()
-          if (most < 1) break
-          take(unread.shift() as Buffer, most)
-        }
-        busy = false
-        if (unread.length === 0) reading.resume('rate')
-        else if (!client.closed) slowDown()
-      }
-      const slowDown = (): void => {
-        const fields = { client: client.id, packetsPerSecond: rate.perSecond }
-        deps.limitedLog('warn', subjectOf(login), fields, 'packets come too fast: read more slowly')
-        reading.pause('rate')
-        setTimeout(work, waitMs).unref()
-      }
-      const parse = filterInput(client, (chunk) => {
-        unread.push(chunk)
-        // Aedes reads on by itself a little before CONNACK.
-        if (ready) work()
-        else client.pause()
-      })
+      const { client, reading } = connection
+      const inlet = new Inlet(connection, frames, rest)
       reading.pause('login')
       client.once('connected', () => {
-        ready = true
-        work()
+        inlet.ready = true
+        inlet.work()
         reading.resume('login')
       })
-      client.conn.once('close', () => incomplete.delete(connection))
-      begin(client, parse, connect)
+      client.conn.on('close', () => incomplete.delete(connection))
+      begin(client, inlet.parse, connect)
     },
 
     step() {

@@ -89,7 +89,7 @@ function createBelow(): { keep(socket: Socket): void; of(upper: Socket): Socket 
     keep(socket) {
       const name = nameOf(socket)
       sockets.set(name, socket)
-      socket.once('close', () => sockets.delete(name))
+      socket.on('close', () => sockets.delete(name))
     },
     of: (upper) => sockets.get(nameOf(upper)) ?? upper,
   }
@@ -132,8 +132,8 @@ async function listen(gate: Gate, place: Place, begin: (socket: Socket) => void)
   const sockets = new Set<Socket>()
   const server: Server = createServer({ noDelay: true, pauseOnConnect: true }, (socket) => {
     sockets.add(socket)
-    socket.once('close', () => sockets.delete(socket))
-    gate.enter(socket, () => begin(socket))
+    socket.on('close', () => sockets.delete(socket))
+    gate.enter(socket, begin)
   })
   const port = await bind(server, place, { backlog: BACKLOG })
   return {

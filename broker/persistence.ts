@@ -1,6 +1,7 @@
 import { Readable } from 'node:stream'
 import type { AedesPublishPacket, Client, Subscription } from 'aedes'
 import memory from 'aedes-persistence'
+import { unpooled } from '../schemas/unpooled.ts'
 import { hasWildcard, topicMatches } from './topic-filter.ts'
 
 /** The QoS of a subscription that is refused [MQTT-3.9.3-2]: it is none, and is not kept. */
@@ -60,7 +61,7 @@ export function createPersistence(
 /** A message by itself: its payload is a part of whatever came with it, all of which would be kept. */
 export const keepable = <Packet extends AedesPublishPacket>(packet: Packet): Packet => ({
   ...packet,
-  payload: Buffer.from(packet.payload as Buffer),
+  payload: unpooled(packet.payload as Buffer),
 })
 
 /**

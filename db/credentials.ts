@@ -1,5 +1,6 @@
 import { sql } from 'kysely'
 import type { ClientConfig } from '../schemas/clients.ts'
+import { unpooled } from '../schemas/unpooled.ts'
 import type { Db } from './connect.ts'
 import { millis } from './rows.ts'
 
@@ -60,12 +61,13 @@ export async function findEndedKeys(db: Db, withinSeconds: number): Promise<{ cl
 
 const toCredential = (row: CredentialRow): StoredCredential => ({
   id: row.id,
-  keyHash: row.key_hash,
+  // A connection keeps it.
+  keyHash: unpooled(row.key_hash),
   previous:
     row.previous_key_hash === null
       ? null
       : {
-          keyHash: row.previous_key_hash,
+          keyHash: unpooled(row.previous_key_hash),
           remainingMs: (millis(row.previous_key_until) ?? 0) - row.now.getTime(),
         },
   disabled: row.disabled,

@@ -29,8 +29,8 @@ export interface Guest<Login> {
 
 /** What stands between the listeners and Aedes: nothing is handed on before somebody has said who he is. */
 export interface Gate {
-  /** A new socket, which is not read from yet; `begin` is called when it is its turn. */
-  enter(socket: Socket, begin: () => void): void
+  /** A new socket, which is not read from yet; `begin` is called with it when it is its turn. */
+  enter(socket: Socket, begin: (socket: Socket) => void): void
   /** The MQTT stream of a socket whose turn it is; `trusted` is called once its login is right. */
   open(stream: Duplex, socket: Socket, trusted?: () => void): void
   /** One step of the clock: what has waited too long ends. */
@@ -60,15 +60,6 @@ export interface GateDeps<Login> {
   welcome(guest: Guest<Login>): void
 }
 
-/** A socket that has not been handed on. */
-interface Visitor extends Entrant {
-  readonly socket: Socket
-  readonly ip: string
-  readonly address: string
-  /** What happens to it when nothing else does before. */
-  deadline: { at: number; then(): void } | undefined
-}
-
 export function createGate<Login>(deps: GateDeps<Login>): Gate {
   const { settings, log, now } = deps
   const admission = createAdmission(admissionLimits(settings), now)
@@ -77,43 +68,56 @@ export function createGate<Login>(deps: GateDeps<Login>): Gate {
   /** Answers that are held back, by sender: a flood makes no more of them than of logins. */
   const delayed = new Map<string, number>()
 
+  /** A socket that has not been handed on; it is kept for as long as it is open, since it counts. */
+  class Visitor implements Entrant {
+    readonly socket: Socket
+    readonly ip: string
+    readonly sender: string
+    readonly address: string
+    /** What happens to it when nothing else does before. */
+    deadline: { at: number; then(): void } | undefined
+    readonly #begin: (socket: Socket) => void
+
+    constructor(socket: Socket, begin: (socket: Socket) => void) {
+      this.socket = socket
+      this.ip = plainAddress(socket.remoteAddress)
+      this.sender = senderOf(this.ip)
+      this.address = `${this.ip}:${socket.remotePort ?? '?'}`
+      this.#begin = begin
+    }
+
+    start(): void {
+      after(this, settings.MQTT_CONNECT_TIMEOUT_SECONDS, () => this.turnAway('no CONNECT in time'))
+      this.#begin(this.socket)
+    }
+
+    turnAway(reason: string): void {
+      const { socket, sender, address } = this
+      log('info', sender, { address, reason }, 'connection turned away')
+      socket.destroy()
+    }
+  }
+
   const after = (visitor: Visitor, seconds: number, then: () => void): void => {
     visitor.deadline = { at: now() + seconds * 1000, then }
   }
 
-  function enter(socket: Socket, begin: () => void): void {
-    const ip = plainAddress(socket.remoteAddress)
-    const visitor: Visitor = {
-      socket,
-      sender: senderOf(ip),
-      ip,
-      address: `${ip}:${socket.remotePort ?? '?'}`,
-      deadline: undefined,
-      start() {
-        after(visitor, settings.MQTT_CONNECT_TIMEOUT_SECONDS, () => turnAway(visitor, 'no CONNECT in time'))
-        begin()
-      },
-      turnAway: (why) => turnAway(visitor, why),
-    }
+  function enter(socket: Socket, begin: (socket: Socket) => void): void {
+    const visitor = new Visitor(socket, begin)
     visitors.set(socket, visitor)
-    socket.on('error', () => undefined)
-    socket.once('close', () => {
+    socket.on('error', ignore)
+    socket.on('close', () => {
       visitors.delete(socket)
       admission.left(visitor)
     })
     admission.enter(visitor)
   }
 
-  function turnAway({ socket, sender, address }: Visitor, reason: string): void {
-    log('info', sender, { address, reason }, 'connection turned away')
-    socket.destroy()
-  }
-
   function open(stream: Duplex, socket: Socket, trusted?: () => void): void {
     const visitor = visitors.get(socket)
     if (!visitor || socket.destroyed) return void stream.destroy()
     const frames = new FrameReader(deps.packetLimits)
-    stream.on('error', () => undefined)
+    stream.on('error', ignore)
     const read = (): void => {
       for (let chunk = stream.read() as Buffer | null; chunk !== null; chunk = stream.read() as Buffer | null) {
         const found = frames.first(chunk)
@@ -122,7 +126,7 @@ export function createGate<Login>(deps: GateDeps<Login>): Gate {
         if (!found || !('rest' in found) || found.rest.length === 0) discard()
         if (!found) continue
         stream.off('readable', read)
-        if ('fault' in found) turnAway(visitor, found.fault)
+        if ('fault' in found) visitor.turnAway(found.fault)
         else void login(visitor, { stream, frames, ...found }, { trusted, discard })
         return
       }
@@ -138,7 +142,7 @@ export function createGate<Login>(deps: GateDeps<Login>): Gate {
     const { stream, connect } = arrived
     const verdict = readConnect(connect.bytes, connect.body, connect.bytes.length, deps.packetLimits)
     if (!('connect' in verdict)) discard()
-    if ('fault' in verdict) return turnAway(visitor, verdict.fault)
+    if ('fault' in verdict) return visitor.turnAway(verdict.fault)
     // Who it is may take as long as the database does.
     visitor.deadline = undefined
     if ('refusal' in verdict) return refuse(visitor, stream, verdict)
@@ -212,6 +216,8 @@ export function createGate<Login>(deps: GateDeps<Login>): Gate {
     },
   }
 }
+
+const ignore = (): void => undefined
 
 const admissionLimits = (settings: Settings): AdmissionLimits => ({
   total: settings.MQTT_MAX_CONNECTIONS,

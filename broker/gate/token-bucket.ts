@@ -5,25 +5,27 @@ export interface Rate {
 }
 
 /** What one sender may do: a bucket of tokens that fills up again. */
-export interface TokenBucket {
-  /** How many there are now. */
-  available(): number
-  spend(count: number): void
-}
+export class TokenBucket {
+  readonly #rate: Rate
+  #tokens: number
+  #at = performance.now()
 
-export function createTokenBucket({ burst, perSecond }: Rate): TokenBucket {
-  let tokens = burst
-  let at = performance.now()
-  return {
-    available() {
-      const now = performance.now()
-      tokens = Math.min(burst, tokens + ((now - at) / 1000) * perSecond)
-      at = now
-      return Math.floor(tokens)
-    },
-    spend(count) {
-      tokens -= count
-    },
+  constructor(rate: Rate) {
+    this.#rate = rate
+    this.#tokens = rate.burst
+  }
+
+  /** How many there are now. */
+  available(): number {
+    const { burst, perSecond } = this.#rate
+    const now = performance.now()
+    this.#tokens = Math.min(burst, this.#tokens + ((now - this.#at) / 1000) * perSecond)
+    this.#at = now
+    return Math.floor(this.#tokens)
+  }
+
+  spend(count: number): void {
+    this.#tokens -= count
   }
 }
 
@@ -40,7 +42,7 @@ export function createTokenBuckets(rate: Rate): TokenBuckets {
   let before = new Map<string, TokenBucket>()
   return {
     take(name) {
-      const bucket = recent.get(name) ?? before.get(name) ?? createTokenBucket(rate)
+      const bucket = recent.get(name) ?? before.get(name) ?? new TokenBucket(rate)
       if (recent.size >= MAX_NAMES) {
         before = recent
         recent = new Map()

@@ -37,7 +37,7 @@ export function createOpenBroker({ settings, log }: { settings: Settings; log: L
       identify: async () => ANYBODY,
       async enter(connection) {
         connections.loggedIn(connection)
-        connection.client.conn.once('close', () => connections.remove(connection))
+        connection.client.conn.on('close', () => connections.remove(connection))
       },
       async publish(_connection, { topic }) {
         if (topic.startsWith('$SYS/')) throw new Error('only the broker publishes to $SYS')
