@@ -35,19 +35,13 @@ export async function findNeglectedSessions(
   db: Db,
   sessions: { clientId: string; epoch: number }[],
 ): Promise<NeglectedSession[]> {
-  const found = await sql<{
-    client_id: string
-    epoch: number
-    superseded: boolean
-    claimable: boolean
-  }>`
-    select s.client_id, s.epoch, k.session_epoch is distinct from s.epoch as superseded,
-      exists (select 1 from ${pendingOf(sql`s.client_id`)} e where e.not_before is null) as claimable
+  const found = await sql<{ client_id: string; epoch: number; superseded: boolean }>`
+    select s.client_id, s.epoch, k.session_epoch is distinct from s.epoch as superseded
     from ${rows(sessions.map(({ clientId, epoch }) => ({ client_id: clientId, epoch })))} as s(client_id text, epoch bigint)
-    left join lateral (select session_epoch from clients where id = s.client_id offset 0) k on true`.execute(db)
-  return found.rows
-    .filter((row) => row.superseded || row.claimable)
-    .map((row) => ({ clientId: row.client_id, epoch: row.epoch, superseded: row.superseded }))
+    left join lateral (select session_epoch from clients where id = s.client_id offset 0) k on true
+    where k.session_epoch is distinct from s.epoch
+      or exists (select 1 from ${pendingOf(sql`s.client_id`)} e where e.not_before is null)`.execute(db)
+  return found.rows.map((row) => ({ clientId: row.client_id, epoch: row.epoch, superseded: row.superseded }))
 }
 
 /** Claims of sessions that ended without a word (a killed node) and that no journal vouches for: oldest first. */
