@@ -42,16 +42,25 @@ async function measure(during: () => boolean): Promise<{ p50: number; p99: numbe
   return { p50: at(0.5), p99: at(0.99), count: times.length }
 }
 
+/** What each attacker is started with, and how many attempts a second it gets to on two cores that it shares with the server. */
+const DOORS = [
+  { door: 'MQTT', program: './support/mqtt-attacker.ts', port: () => server.mqttPort, atLeast: 1000 },
+  { door: 'HTTP', program: './support/http-attacker.ts', port: () => Number(new URL(server.http).port), atLeast: 4500 },
+]
+
 // It measures times, so it wants a machine to itself: MEASURE=1 npx vitest run test/mqtt-limits/bad-logins.test.ts
-test.skipIf(!process.env.MEASURE)(
-  `${PER_SECOND} bad logins a second from another address leave a good command fast`,
-  async () => {
+test.skipIf(!process.env.MEASURE).each(DOORS)(
+  `${PER_SECOND} bad logins a second over $door from another address leave a good command fast`,
+  async ({ door, program, port, atLeast }) => {
     for (let count = 0; count < 100; count++) await command()
     let left = 100
     const calm = await measure(() => left-- > 0)
-    const program = fileURLToPath(new URL('./support/attacker.ts', import.meta.url))
-    const attacker = fork(program, [String(server.mqttPort), String(PER_SECOND), '127.0.0.66'])
-    let seen = { attempted: 0, refused: 0, closed: 0, open: 0, seconds: 0 }
+    const attacker = fork(fileURLToPath(new URL(program, import.meta.url)), [
+      String(port()),
+      String(PER_SECOND),
+      '127.0.0.66',
+    ])
+    let seen = { attempted: 0, refused: 0, seconds: 0 }
     attacker.on('message', (message) => {
       seen = message as typeof seen
     })
@@ -59,16 +68,16 @@ test.skipIf(!process.env.MEASURE)(
       await until(() => seen.attempted > 0, 'the attack')
       const ends = performance.now() + SECONDS * 1000
       const attacked = await measure(() => performance.now() < ends)
-      const again = await connectDevice(server, { clientId: 'good', password: device.clientKey })
+      const again = await connectDevice(server, { clientId: 'good~pub', username: 'good', password: device.clientKey })
       expect(again.returnCode).toBe(0)
       console.log(
         `p50/p99 of ${calm.count} commands: ${calm.p50.toFixed(1)}/${calm.p99.toFixed(1)} ms; of ${attacked.count} during ` +
-          `${Math.round(seen.attempted / seen.seconds)} bad logins/s (${seen.refused} of ${seen.attempted} answered): ` +
+          `${Math.round(seen.attempted / seen.seconds)} bad logins/s over ${door} (${seen.refused} of ${seen.attempted} answered): ` +
           `${attacked.p50.toFixed(1)}/${attacked.p99.toFixed(1)} ms`,
       )
       // On a machine that others use as well, what is measured is measured against what it is without the attack.
       expect(attacked.p99).toBeLessThan(Math.max(100, 4 * calm.p99))
-      expect(seen.attempted).toBeGreaterThan(1000)
+      expect(seen.attempted / seen.seconds).toBeGreaterThan(atLeast)
     } finally {
       attacker.kill()
     }
