@@ -42,16 +42,15 @@ async function measure(during: () => boolean): Promise<{ p50: number; p99: numbe
   return { p50: at(0.5), p99: at(0.99), count: times.length }
 }
 
-/** What each attacker is started with, and how many attempts a second it gets to on two cores that it shares with the server. */
 const DOORS = [
-  { door: 'MQTT', program: './support/mqtt-attacker.ts', port: () => server.mqttPort, atLeast: 1000 },
-  { door: 'HTTP', program: './support/http-attacker.ts', port: () => Number(new URL(server.http).port), atLeast: 4500 },
+  { door: 'MQTT', program: './support/mqtt-attacker.ts', port: () => server.mqttPort },
+  { door: 'HTTP', program: './support/http-attacker.ts', port: () => Number(new URL(server.http).port) },
 ]
 
 // It measures times, so it wants a machine to itself: MEASURE=1 npx vitest run test/mqtt-limits/bad-logins.test.ts
 test.skipIf(!process.env.MEASURE).each(DOORS)(
   `${PER_SECOND} bad logins a second over $door from another address leave a good command fast`,
-  async ({ door, program, port, atLeast }) => {
+  async ({ door, program, port }) => {
     for (let count = 0; count < 100; count++) await command()
     let left = 100
     const calm = await measure(() => left-- > 0)
@@ -77,7 +76,9 @@ test.skipIf(!process.env.MEASURE).each(DOORS)(
       )
       // On a machine that others use as well, what is measured is measured against what it is without the attack.
       expect(attacked.p99).toBeLessThan(Math.max(100, 4 * calm.p99))
-      expect(seen.attempted / seen.seconds).toBeGreaterThan(atLeast)
+      expect(seen.seconds).toBeGreaterThan(SECONDS - 1)
+      // On two cores, which it shares with the server.
+      expect(seen.attempted / seen.seconds).toBeGreaterThan(0.7 * PER_SECOND)
     } finally {
       attacker.kill()
     }

@@ -5,7 +5,7 @@ import { connect } from '../../mqtt-clauses/support/wire.ts'
 const [port, perSecond, from] = process.argv.slice(2) as [string, string, string]
 const STEP_MS = 10
 /** More than these at once would measure the attacker. */
-const MAX_OPEN = 2000
+const MAX_OPEN = 1500
 const counts = { attempted: 0, refused: 0, closed: 0, open: 0 }
 const started = performance.now()
 
