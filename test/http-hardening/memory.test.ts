@@ -9,16 +9,12 @@ import { until } from '../support/until.ts'
 import { crlf, head, portOf } from './support/raw.ts'
 
 const SOCKETS = 1000
-/**
- * 32 MB are wanted, and 12 to 34 were seen: the rest is garbage of that moment, which V8 collects when it sees fit. Here it must not
- * be a matter of luck.
- */
-const MAX_GROWTH_MB = 48
+const MAX_GROWTH_MB = 32
 /**
  * What a wave leaves behind is garbage that V8 collects when its old space has doubled: the plateau is that of any load, and a leak
  * of a wave's memory would be above it.
  */
-const MAX_PLATEAU_MB = 96
+const MAX_PLATEAU_MB = 64
 let database: TestDatabase
 let server: ServerProcess
 

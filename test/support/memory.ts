@@ -4,7 +4,7 @@ import type { ServerProcess } from './server-process.ts'
 import { until } from './until.ts'
 
 /** For a server's environment: as the unit and the image start it. */
-export const AS_DEPLOYED = { NODE_OPTIONS: '--max-semi-space-size=4' }
+export const AS_DEPLOYED = { NODE_OPTIONS: '--max-semi-space-size=2' }
 
 /** What the kernel counts as the process's, in MB. */
 export const residentMb = ({ pid }: ChildProcess): number =>
