@@ -43,8 +43,12 @@ async function measure(during: () => boolean): Promise<{ p50: number; p99: numbe
 }
 
 const DOORS = [
-  { door: 'MQTT', program: './support/mqtt-attacker.ts', port: () => server.mqttPort },
-  { door: 'HTTP', program: './support/http-attacker.ts', port: () => Number(new URL(server.http).port) },
+  { door: 'MQTT', program: new URL('./support/mqtt-attacker.ts', import.meta.url), port: () => server.mqttPort },
+  {
+    door: 'HTTP',
+    program: new URL('./support/http-attacker.ts', import.meta.url),
+    port: () => Number(new URL(server.http).port),
+  },
 ]
 
 // It measures times, so it wants a machine to itself: MEASURE=1 npx vitest run test/mqtt-limits/bad-logins.test.ts
@@ -54,11 +58,7 @@ test.skipIf(!process.env.MEASURE).each(DOORS)(
     for (let count = 0; count < 100; count++) await command()
     let left = 100
     const calm = await measure(() => left-- > 0)
-    const attacker = fork(fileURLToPath(new URL(program, import.meta.url)), [
-      String(port()),
-      String(PER_SECOND),
-      '127.0.0.66',
-    ])
+    const attacker = fork(fileURLToPath(program), [String(port()), String(PER_SECOND), '127.0.0.66'])
     let seen = { attempted: 0, refused: 0, seconds: 0 }
     attacker.on('message', (message) => {
       seen = message as typeof seen
