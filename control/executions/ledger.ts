@@ -110,7 +110,8 @@ export interface LedgerDeps {
 
 /** Clients are spread over this many lanes: within one, rounds follow each other, so that a client's inputs keep their order. */
 const LANES = 2
-const ROUND_MAX = 500
+/** What a client comes back to is a window of rows for each claim, and whoever else is in its lane waits for that statement. */
+const ROUND_MAX = 64
 /** A change that loses this many races in a row is given up: something is wrong, not busy. */
 const MAX_RACES = 20
 const MAX_GUARDED_RACES = 3
