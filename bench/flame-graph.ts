@@ -29,7 +29,7 @@ export function flameGraph(root: Frame, title: string): string {
   }
   draw(root, 0, 0)
   return [
-    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" font-family="monospace" font-size="10">`,
+    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" font-family="monospace" font-size="10"><title>${inXml(title)}</title>`,
     `<rect width="${WIDTH}" height="${height}" fill="#fff"/><text x="4" y="12">${inXml(title)}</text>`,
     ...boxes,
     '</svg>\n',
