@@ -56,8 +56,8 @@ export const MUTATIONS: Mutation[] = [
   {
     name: "Aedes' own de-duplication back",
     file: 'broker/assembly.ts',
-    find: '    client.duplicates = noDuplicates(aedes.id)\n',
-    replace: '    noDuplicates(aedes.id)\n',
+    find: '    client.duplicates = duplicates\n',
+    replace: '',
     proof: { args: test('test/broker/delivery.test.ts', '-t', 'overtake'), says: /FAIL .*delivery\.test\.ts/ },
   },
 ]
