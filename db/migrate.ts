@@ -11,6 +11,7 @@ import { up as severeSecurityEvents } from './migrations/0008-severe-security-ev
 import { up as nodes } from './migrations/0009-nodes.ts'
 import { up as openWork } from './migrations/0010-open-work.ts'
 import { up as endedEnrolments } from './migrations/0011-ended-enrolments.ts'
+import { up as dueWork } from './migrations/0012-due-work.ts'
 
 /** Frozen once released: a change is a new number. */
 const MIGRATIONS: Record<string, Migration> = {
@@ -24,6 +25,7 @@ const MIGRATIONS: Record<string, Migration> = {
   '0009-nodes': { up: nodes },
   '0010-open-work': { up: openWork },
   '0011-ended-enrolments': { up: endedEnrolments },
+  '0012-due-work': { up: dueWork },
 }
 
 /**

@@ -9,14 +9,18 @@ export interface DueWork {
   why: 'expire' | 'timeout' | 'due'
 }
 
-/** Pending rows past their expiry, handed-over rows past their deadline, and waits that are over; at most `limit` of each. */
+/**
+ * Pending rows past their expiry, handed-over rows past their deadline, and waits that are over; at most `limit` of each.
+ * `attempt > 0` is the mark of their indices (migration 0012).
+ */
 export async function findDueExecutions(db: Db, limit: number): Promise<DueWork[]> {
   const found = await sql<{ command_id: string; client_id: string; why: DueWork['why'] }>`
     (select command_id, client_id, 'expire' as why from executions
-      where status = 'pending' and expires_at <= clock_timestamp() order by expires_at limit ${limit})
+      where status = 'pending' and attempt > 0 and expires_at <= clock_timestamp() order by expires_at limit ${limit})
     union all
     (select command_id, client_id, 'timeout' from executions
-      where status in ('queued', 'delivered', 'running') and deadline <= clock_timestamp() order by deadline limit ${limit})
+      where status in ('queued', 'delivered', 'running') and attempt > 0 and deadline <= clock_timestamp()
+      order by deadline limit ${limit})
     union all
     (select command_id, client_id, 'due' from executions
       where status = 'pending' and not_before <= clock_timestamp() order by not_before limit ${limit})`.execute(db)
