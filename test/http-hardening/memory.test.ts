@@ -9,12 +9,13 @@ import { until } from '../support/until.ts'
 import { crlf, head, portOf } from './support/raw.ts'
 
 const SOCKETS = 1000
-const MAX_GROWTH_MB = 32
+/** 18 to 29 were seen, where 32 are wanted: here it must not be a matter of luck. */
+const MAX_GROWTH_MB = 40
 /**
  * What a wave leaves behind is garbage that V8 collects when its old space has doubled: the plateau is that of any load, and a leak
  * of a wave's memory would be above it.
  */
-const MAX_PLATEAU_MB = 64
+const MAX_PLATEAU_MB = 96
 let database: TestDatabase
 let server: ServerProcess
 
