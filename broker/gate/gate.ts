@@ -4,6 +4,7 @@ import { plainAddress } from '../../control/access/actor.ts'
 import { createLoginThrottle } from '../../control/access/login-throttle.ts'
 import { senderOf } from '../../control/access/sender.ts'
 import type { Settings } from '../../schemas/settings.ts'
+import { nothing } from '../connections.ts'
 import type { LimitedLog } from '../limited-log.ts'
 import { type Refusal, refusalOf } from '../refusal.ts'
 import { type AdmissionLimits, createAdmission, type Entrant } from './admission.ts'
@@ -105,7 +106,7 @@ export function createGate<Login>(deps: GateDeps<Login>): Gate {
   function enter(socket: Socket, begin: (socket: Socket) => void): void {
     const visitor = new Visitor(socket, begin)
     visitors.set(socket, visitor)
-    socket.on('error', ignore)
+    socket.on('error', nothing)
     socket.on('close', () => {
       visitors.delete(socket)
       admission.left(visitor)
@@ -117,7 +118,7 @@ export function createGate<Login>(deps: GateDeps<Login>): Gate {
     const visitor = visitors.get(socket)
     if (!visitor || socket.destroyed) return void stream.destroy()
     const frames = new FrameReader(deps.packetLimits)
-    stream.on('error', ignore)
+    stream.on('error', nothing)
     const read = (): void => {
       for (let chunk = stream.read() as Buffer | null; chunk !== null; chunk = stream.read() as Buffer | null) {
         const found = frames.first(chunk)
@@ -216,8 +217,6 @@ export function createGate<Login>(deps: GateDeps<Login>): Gate {
     },
   }
 }
-
-const ignore = (): void => undefined
 
 const admissionLimits = (settings: Settings): AdmissionLimits => ({
   total: settings.MQTT_MAX_CONNECTIONS,

@@ -42,15 +42,20 @@ function look(race: Race, evidence: RaceEvidence): Seen | undefined {
   const execution = evidence.executions.get(key)
   if (!execution) return undefined
   const events = evidence.events.get(key) ?? []
-  const count = (type: string): number =>
-    events.filter((event) => event.type === type && event.attempt === race.attempt).length
+  const of = events.filter(({ attempt }) => attempt === race.attempt)
   return {
     status: execution.status,
     entry: evidence.journal.get(key)?.find(({ attempt }) => attempt === race.attempt),
     effects: (evidence.effects.get(key) ?? []).filter(({ attempt }) => attempt === race.attempt).length,
-    cancelRequested: count('execution.cancel_requested') > 0,
-    handedOver: count('execution.queued') > count('execution.released'),
+    cancelRequested: of.some(({ type }) => type === 'execution.cancel_requested'),
+    handedOver: isHandedOver(of),
   }
+}
+
+/** By the events of one attempt: it was claimed, and the claim was not taken back. */
+export function isHandedOver(events: { type: string }[]): boolean {
+  const count = (type: string): number => events.filter((event) => event.type === type).length
+  return count('execution.queued') > count('execution.released')
 }
 
 /** What must be true of a race, whoever won. */

@@ -7,7 +7,7 @@ import { judgeStand } from '../evidence.ts'
 import { registerActions } from '../fleet.ts'
 import type { Accepted } from '../load.ts'
 import { createLuck } from '../luck.ts'
-import { type Aim, aimAt, judgeRaces, OUTCOMES, type Race, type RaceOutcome } from '../races.ts'
+import { type Aim, aimAt, isHandedOver, judgeRaces, OUTCOMES, type Race, type RaceOutcome } from '../races.ts'
 import { check, scenario } from '../scenario.ts'
 import { createStand, type Stand } from '../stand.ts'
 
@@ -209,13 +209,10 @@ export const cancelRaces = scenario({
       return new Date(event.data.notBefore).getTime()
     }
 
-    /** And not taken back. */
     async function wasHandedOver(commandId: string, clientId: string, attempt: number): Promise<boolean> {
       const { body } = await stand.api.get(`/commands/${commandId}/timeline`)
       const events: { clientId?: string; attempt?: number; type: string }[] = body.items
-      const count = (type: string): number =>
-        events.filter((event) => event.clientId === clientId && event.attempt === attempt && event.type === type).length
-      return count('execution.queued') > count('execution.released')
+      return isHandedOver(events.filter((event) => event.clientId === clientId && event.attempt === attempt))
     }
 
     async function ended(commandId: string, clientId: string) {

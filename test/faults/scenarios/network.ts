@@ -112,7 +112,7 @@ export const network = scenario({
     ) as [number, number]
     check(device <= NOTICED_WITHIN_MS, `a device took ${Math.round(device)} ms to notice a half-open connection`)
     check(server <= NOTICED_WITHIN_MS, `the server took ${Math.round(server)} ms to notice a half-open connection`)
-    for (const [what, { count }] of hits(seen)) say(`${what}: ${count} connections`)
+    for (const { what, count } of hits(seen)) say(`${what}: ${count} connections`)
     check(missed(seen).length === 0, missed(seen).join('; '))
     const judged = await judgeStand(stand, {
       load,
@@ -127,27 +127,30 @@ export const network = scenario({
       ...judged,
       sessions: sessions?.count ?? 0,
       'half-open': seen.halfOpen.length,
+      cut: seen.cut,
+      slowed: seen.slowed,
       'noticed by a device within, ms': Math.round(device),
       'by the server, ms': Math.round(server),
       cancelled: load.cancelled,
     }
 
     /** How many connections each trouble has hit, and how many it has to. */
-    function hits({ cut, slowed, halfOpen }: Seen): [what: string, { count: number; least: number }][] {
+    function hits({ cut, slowed, halfOpen }: Seen): { what: string; count: number; least: number }[] {
       return [
-        ['cut', { count: cut, least: agents }],
-        ['slowed', { count: slowed, least: agents / 2 }],
-        ...['up', 'down', 'up,down'].map((ways): [string, { count: number; least: number }] => [
-          `half-open ${ways}`,
-          { count: halfOpen.filter((line) => line.ways.join() === ways).length, least: rounds },
-        ]),
+        { what: 'cut', count: cut, least: agents },
+        { what: 'slowed', count: slowed, least: agents / 2 },
+        ...['up', 'down', 'up,down'].map((ways) => ({
+          what: `half-open ${ways}`,
+          count: halfOpen.filter((line) => line.ways.join() === ways).length,
+          least: rounds,
+        })),
       ]
     }
 
     function missed(seen: Seen): string[] {
-      return hits(seen).flatMap(([what, { count, least }]) =>
-        count < least ? [`${what}: ${count} connections, fewer than ${least}`] : [],
-      )
+      return hits(seen)
+        .filter(({ count, least }) => count < least)
+        .map(({ what, count, least }) => `${what}: ${count} connections, fewer than ${least}`)
     }
   },
 })

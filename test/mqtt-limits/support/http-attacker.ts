@@ -1,14 +1,10 @@
 import { createConnection, type Socket } from 'node:net'
+import { attack } from './attack.ts'
 
-/**
- * A process of its own: so many requests a second with tokens that nobody has, over connections that are kept, until it is killed.
- * Tells what came of them.
- */
+/** A process of its own: so many requests a second with tokens that nobody has, over connections that are kept, until it is killed. */
 const [port, perSecond, from] = process.argv.slice(2) as [string, string, string]
-const STEP_MS = 5
 const CONNECTIONS = 64
-const counts = { attempted: 0, refused: 0, closed: 0 }
-const started = performance.now()
+const counts = { attempted: 0, refused: 0 }
 /** Connections whose last answer is there. */
 const idle: Socket[] = []
 
@@ -16,14 +12,13 @@ function connect(): void {
   const socket = createConnection({ port: Number(port), host: '127.0.0.1', localAddress: from, noDelay: true })
   socket.on('connect', () => idle.push(socket))
   socket.on('data', (answer) => {
-    // Each answer is one chunk; what else it may be is an end of the connection, which is counted.
+    // What does not begin so is the rest of an answer.
     if (!/^HTTP\/1\.1 (401|429) /.test(answer.toString('latin1', 0, 13))) return
     counts.refused++
     idle.push(socket)
   })
   socket.on('error', () => undefined)
   socket.on('close', () => {
-    counts.closed++
     const index = idle.indexOf(socket)
     if (index >= 0) idle.splice(index, 1)
     connect()
@@ -32,13 +27,9 @@ function connect(): void {
 
 function attempt(): void {
   const socket = idle.shift() as Socket
-  const token = `sbt_${(counts.attempted++).toString(36).padStart(43, 'x')}`
+  const token = `sbt_${counts.attempted.toString(36).padStart(43, 'x')}`
   socket.write(`GET /api/clients HTTP/1.1\r\nhost: signalbox\r\nauthorization: Bearer ${token}\r\n\r\n`)
 }
 
 for (let count = 0; count < CONNECTIONS; count++) connect()
-setInterval(() => {
-  const due = ((performance.now() - started) / 1000) * Number(perSecond)
-  while (counts.attempted < due && idle.length > 0) attempt()
-}, STEP_MS)
-setInterval(() => process.send?.({ ...counts, seconds: (performance.now() - started) / 1000 }), 500)
+attack(Number(perSecond), counts, { canAttempt: () => idle.length > 0, attempt })
