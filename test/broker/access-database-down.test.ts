@@ -9,7 +9,7 @@ let admin: pg.Client
 let database: string
 
 beforeAll(async () => {
-  server = await startServer({ CREDENTIAL_CACHE_SECONDS: 0.01, DATABASE_TIMEOUT_SECONDS: 1 })
+  server = await startServer({ CREDENTIAL_CACHE_SECONDS: 0.01 })
   const url = new URL(server.database_.url)
   database = url.pathname.slice(1)
   url.pathname = '/postgres'

@@ -25,7 +25,7 @@ describe.skipIf(!hasTool('haproxy', 'haproxy'))('the balancer', () => {
   let log = ''
 
   beforeAll(async () => {
-    for (const _ of ['node-1', 'node-2']) servers.push(await startServer({ DATABASE_TIMEOUT_SECONDS: 1 }))
+    for (const _ of ['node-1', 'node-2']) servers.push(await startServer())
     // As many connections as the file allows need more file descriptors than a test may have.
     let text = readFileSync(FILE, 'utf8').replace(/^ +maxconn \d+$/m, '    maxconn 1000')
     for (const port of [3000, 1883, 8083]) {

@@ -442,7 +442,7 @@ test('too many wrong codes from an address are told to wait, and a right one is 
 
 test('while the database is down nothing is confirmed and nothing is counted as wrong', async () => {
   const database = await createTestDatabase()
-  const cut = await startServer({ HTTP_LOGIN_FAILURES_PER_MINUTE: 2, DATABASE_TIMEOUT_SECONDS: 1 }, { database })
+  const cut = await startServer({ HTTP_LOGIN_FAILURES_PER_MINUTE: 2 }, { database })
   const { id, code } = await enrolment(cut)
   await closeDatabase(database)
   for (let index = 0; index < 5; index++) expectProblem(await redeem(cut, { code }), 503, 'UNAVAILABLE')
