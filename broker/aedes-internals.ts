@@ -1,5 +1,6 @@
 import type { EventEmitter } from 'node:events'
 import type { AedesPublishPacket, Client } from 'aedes'
+import type { Turns } from '../control/turns.ts'
 
 /**
  * The parts of an Aedes client that we rely on and its types leave out (aedes 1.2.0, lib/client.js). Each is covered by a test,
@@ -105,7 +106,11 @@ export function forgetConnect({ _parser }: AedesClient): void {
  * Each message once, at the highest QoS that one of the matching subscriptions was granted [MQTT-3.3.5-1] [MQTT-3.8.4-6]; without
  * one not at all. Aedes itself compares with a subscription of just that topic only, so it is told 2 for all of them.
  */
-export function deliverOnce(client: AedesClient, grantedQos: (topic: string) => number | undefined): void {
+export function deliverOnce(
+  client: AedesClient,
+  turns: Turns,
+  grantedQos: (topic: string) => number | undefined,
+): void {
   const { deliver0, deliverQoS } = client
   let last: number | undefined
   const deliver: Deliver = (packet, done) => {
@@ -116,7 +121,7 @@ export function deliverOnce(client: AedesClient, grantedQos: (topic: string) => 
     if (granted === undefined) return void setImmediate(done)
     packet.qos = Math.min(packet.qos, granted) as 0 | 1 | 2
     const write = packet.qos === 0 ? deliver0 : deliverQoS
-    write(packet, done)
+    turns.run(() => write(packet, done))
   }
   client.deliver0 = deliver
   client.deliverQoS = deliver

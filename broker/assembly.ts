@@ -3,6 +3,7 @@ import mqemitter from 'mqemitter'
 import type { Logger } from 'pino'
 import type { Certificate } from '../control/certificate.ts'
 import { createKeyedLock } from '../control/sessions/keyed-lock.ts'
+import { createTurns, type Turns } from '../control/turns.ts'
 import { plainHost, type Settings } from '../schemas/settings.ts'
 import { type Login, subjectOf } from './access.ts'
 import { answerEveryFilter, deliverOnce, forgetConnect, noDuplicates } from './aedes-internals.ts'
@@ -50,11 +51,12 @@ export async function assemble(deps: AssemblyDeps): Promise<Assembly> {
   const { settings, log, limitedLog, connections, policy } = deps
   const limits = packetLimits(settings)
   const locks = createKeyedLock()
+  const deliveries = createTurns()
   /** Whose login is not through yet. */
   const entering = new WeakMap<Client, Guest<{ login: Login; connect: ConnectPacket }>>()
 
   const aedes = (await Aedes.createBroker({
-    mq: createEmitter(),
+    mq: createEmitter(deliveries),
     persistence: deps.persistence,
     concurrency: 0,
     drainTimeout: settings.MQTT_SLOW_READER_SECONDS * 1000,
@@ -102,7 +104,7 @@ export async function assemble(deps: AssemblyDeps): Promise<Assembly> {
       const connection = connections.add(aedes.handle(guest.stream), { ...guest, login: guest.login.login })
       entering.set(connection.client, guest)
       answerEveryFilter(connection.client)
-      deliverOnce(connection.client, (topic) => highestQos(connection.filters, topic))
+      deliverOnce(connection.client, deliveries, (topic) => highestQos(connection.filters, topic))
       intake.begin(connection, guest)
     },
   })
@@ -251,13 +253,13 @@ const packetLimits = (settings: Settings): PacketLimits => ({
   filters: settings.MQTT_MAX_SUBSCRIPTIONS,
 })
 
-/** mqemitter whose `emit` does not wait for slow readers: one frozen subscriber must not hold up every publisher. */
-function createEmitter(): unknown {
+/** mqemitter whose `emit` waits until every subscriber had its turn, and for no slow reader: one that is frozen must not hold up every publisher. */
+function createEmitter(deliveries: Turns): unknown {
   const emitter = mqemitter({ concurrency: 0, matchEmptyLevels: true })
   const emit = emitter.emit.bind(emitter)
   emitter.emit = (message, done) => {
     emit(message as AedesPublishPacket, () => undefined)
-    if (done) setImmediate(done)
+    if (done) deliveries.after(done)
   }
   return emitter
 }

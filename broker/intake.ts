@@ -1,3 +1,4 @@
+import { createTurns } from '../control/turns.ts'
 import type { Settings } from '../schemas/settings.ts'
 import { subjectOf } from './access.ts'
 import { begin, filterInput } from './aedes-internals.ts'
@@ -20,6 +21,7 @@ export function createIntake(deps: { settings: Settings; limitedLog: LimitedLog;
   const rate: Rate = { burst: settings.MQTT_PACKET_BURST, perSecond: settings.MQTT_PACKETS_PER_SECOND }
   /** Until a few more may be taken in. */
   const waitMs = Math.max(MIN_WAIT_MS, 1000 / rate.perSecond)
+  const turns = createTurns()
   const frameLimitMs = settings.MQTT_FRAME_TIMEOUT_SECONDS * 1000
   /** Whose packet has begun, and since when it is waited for. */
   const incomplete = new Map<Connection, number>()
@@ -57,13 +59,14 @@ export function createIntake(deps: { settings: Settings; limitedLog: LimitedLog;
       this.#busy = false
       if (this.#unread.length === 0) reading.resume('rate')
       else if (!client.closed) this.#slowDown()
+      reading.resume('turn')
     }
 
     #arrived(chunk: Buffer): void {
       this.#unread.push(chunk)
       // Aedes reads on by itself a little before CONNACK.
-      if (this.ready) this.work()
-      else this.#connection.client.pause()
+      if (!this.ready) this.#connection.client.pause()
+      else if (!turns.run(() => this.work())) this.#connection.reading.pause('turn')
     }
 
     #take(chunk: Buffer, most: number): void {

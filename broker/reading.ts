@@ -1,7 +1,7 @@
 import { type AedesClient, readOn } from './aedes-internals.ts'
 
-/** The login is not through, messages wait for their commit, or too many came at once. */
-const REASONS = { login: 1, held: 2, rate: 4 } as const
+/** The login is not through, messages wait for their commit, too many came at once, or others come first. */
+const REASONS = { login: 1, held: 2, rate: 4, turn: 8 } as const
 
 type Pause = keyof typeof REASONS
 

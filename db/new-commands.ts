@@ -31,6 +31,14 @@ export interface NewCommand {
   expectedTargets: string | null
   /** What it counts against; null: nothing. */
   quota: QuotaClaim | null
+  /** The sessions, by client, that take it at once. */
+  claims: ReadonlyMap<string, EarlyClaim>
+}
+
+/** A session that has nothing else to wait for and a place in its window; `journalId`: the journal it has published. */
+export interface EarlyClaim {
+  epoch: number
+  journalId: string | null
 }
 
 export type Refusal =
@@ -63,12 +71,15 @@ export type InsertedCommand =
       /** Who gets it, and who of the group does not. */
       clientIds: string[]
       excluded: Exclusion[]
+      /** Those of whom the command is stored as claimed. */
+      claimed: string[]
     }
 
 /**
  * Judges and stores a batch of commands with their executions, events and idempotency keys in one statement.
  * Each row stands for itself: a refused one stores nothing. A group's list of clients is frozen here.
  * A twin of a key that is being committed elsewhere waits for it. Only a batch with a quota claim asks for quotas.
+ * What a session takes at once is stored as `transition` would leave it after its claim, if it is its client's current session.
  */
 export async function insertCommands(
   db: Db,
@@ -76,6 +87,10 @@ export async function insertCommands(
   { maxPendingPerClient, dayTimeZone }: { maxPendingPerClient: number; dayTimeZone: string },
 ): Promise<InsertedCommand[]> {
   const limited = commands.some(({ quota }) => quota !== null)
+  const claims = commands.flatMap(({ id, claims }) =>
+    [...claims].map(([clientId, claim]) => [`${id} ${clientId}`, claim] as const),
+  )
+  const early = claims.length > 0
   const input = commands.map((command, ord) => ({
     ord,
     id: command.id,
@@ -108,6 +123,7 @@ export async function insertCommands(
     expires_at: Date
     client_ids: string[]
     excluded: Exclusion[]
+    claimed?: string[] | null
     quotas?: QuotaState[] | null
     day_seconds_left?: number
     uncovered?: number | null
@@ -155,18 +171,18 @@ export async function insertCommands(
         cardinality(client_ids), excluded, created_by, created_at, start, expiry
       from accepted
     ),
-    new_executions as (
-      insert into executions (command_id, client_id, status, attempt, priority, not_before, expires_at)
-      select a.id, t.client_id, 'pending', 1, a.priority, a.start, a.expiry
-      from accepted a join targets t on t.id = a.id and t.reason is null
-    ),
+    ${early ? earlyExecutions(Object.fromEntries(claims)) : EXECUTIONS}
     new_events as (
-      insert into events (type, command_id, client_id, data)
-      select 'command.created', id, client_id, jsonb_build_object('action', action, 'createdBy', created_by, 'total', cardinality(client_ids))
-      from accepted order by ord
+      insert into events (type, command_id, client_id, attempt, data)
+      select type, command_id, client_id, attempt, data from (
+        select 'command.created' as type, id as command_id, client_id, null::integer as attempt, 0 as rank, ord,
+          jsonb_build_object('action', action, 'createdBy', created_by, 'total', cardinality(client_ids)) as data
+        from accepted ${early ? EARLY_EVENTS : sql``}
+      ) e order by ord, rank
     )${limited ? sql`, ${GIVEN_BACK}` : sql``}
     select j.id, j.created_at, j.start as not_before, j.expiry as expires_at, j.client_ids, j.excluded,
       case when j.fault is null and a.id is null then 'key_in_use' else j.fault end as refusal
+      ${early ? sql`, (select array_agg(b.client_id) from born b where b.id = j.id and b.claim is not null) as claimed` : sql``}
       ${limited ? sql`, ${quotaAnswer(dayTimeZone)}` : sql``}
     from judged j left join accepted a on a.id = j.id`.execute(db)
   return found.rows.map((row) => {
@@ -182,9 +198,47 @@ export async function insertCommands(
           expiresAt: row.expires_at.toISOString(),
           clientIds: row.client_ids,
           excluded: row.excluded,
+          claimed: row.claimed ?? [],
         }
   })
 }
+
+const EXECUTIONS = sql`
+    new_executions as (
+      insert into executions (command_id, client_id, status, attempt, priority, not_before, expires_at)
+      select a.id, t.client_id, 'pending', 1, a.priority, a.start, a.expiry
+      from accepted a join targets t on t.id = a.id and t.reason is null
+    ),`
+
+/**
+ * The same with claims, by command and client: in one value beside the rows, which would be copied with each of them. A client that
+ * somebody is changing just now is not waited for: its session claims as ever.
+ */
+const earlyExecutions = (claims: Record<string, EarlyClaim>) => sql`
+    born as materialized (
+      select a.id, a.ord, a.created_at, a.priority, a.start, a.expiry, a.start_timeout_seconds, t.client_id, s.claim
+      from accepted a join targets t on t.id = a.id and t.reason is null
+      left join lateral (
+        select c.claim from (select ${JSON.stringify(claims)}::jsonb -> concat_ws(' ', t.id, t.client_id) as claim offset 0) c
+        cross join lateral (
+          select 1 from clients where id = t.client_id and session_epoch = (c.claim ->> 'epoch')::bigint for no key update skip locked
+        ) k
+      ) s on a.start is null
+    ),
+    new_executions as (
+      insert into executions (command_id, client_id, status, attempt, priority, not_before, expires_at, epoch, handovers, deadline, queued_at)
+      select id, client_id, 'pending', 1, priority, start, expiry, null, '[]', null, null from born where claim is null
+      union all
+      select id, client_id, 'queued', 1, priority, start, expiry, (claim ->> 'epoch')::bigint,
+        jsonb_build_array(jsonb_build_object('attempt', 1, 'journalId', claim -> 'journalId')),
+        created_at + make_interval(secs => start_timeout_seconds), created_at
+      from born where claim is not null
+    ),`
+
+const EARLY_EVENTS = sql`
+        union all
+        select 'execution.queued', id, client_id, 1, 1, ord, jsonb_build_object('epoch', claim -> 'epoch')
+        from born where claim is not null`
 
 export async function readDatabaseClock(db: Db): Promise<Date> {
   const { rows: found } = await sql<{ now: Date }>`select clock_timestamp() as now`.execute(db)

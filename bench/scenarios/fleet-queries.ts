@@ -69,6 +69,7 @@ const TO_ALL: Omit<NewCommand, 'id'> = {
   ttlSeconds: 3600,
   expectedTargets: null,
   quota: null,
+  claims: new Map(),
 }
 
 /** A node that knows all these clients and has none of them: how long it takes to begin, and what it takes in memory. */

@@ -18,12 +18,14 @@ import type { Actions } from '../actions/actions.ts'
 import { type Batcher, createBatcher } from '../batcher.ts'
 import type { SharedCounter } from '../cluster/line.ts'
 import type { DatabaseClock } from '../database-clock.ts'
-import type { Dispatch, NewWork } from '../executions/dispatch.ts'
+import type { Dispatch, StoredCommand } from '../executions/dispatch.ts'
+import type { NewWork } from '../executions/ledger.ts'
 import { newExecution } from '../executions/states.ts'
 import type { Metrics } from '../metrics/metrics.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import { type Allowance, findAllowance } from './allowance.ts'
 import { createCommandIds } from './command-ids.ts'
+import { commandStatus } from './command-status.ts'
 import { dayState, minuteShare } from './limits.ts'
 import { readCommand } from './read-commands.ts'
 import { refusalError } from './refusals.ts'
@@ -119,18 +121,10 @@ export async function createCommand(
 ): Promise<Created> {
   const requestHash = idempotencyKey === undefined ? null : hash('sha256', JSON.stringify(body), 'hex')
   const id = deps.commandInserts.newId()
-  const target = targetOf(body)
-  // Announced before the commit, so that no session's own claim gets ahead of the one publish for the group.
-  const group = target.kind === 'client' ? undefined : deps.dispatch.openGroup(id, target)
   try {
     const { command, inserted, limits } = await store(deps, actor, id, body, idempotencyKey, requestHash)
-    deps.metrics.commandCreated(body.action, target.kind)
-    deps.passed?.('create-committed')
-    if (group) void group.send(inserted.clientIds)
-    else for (const clientId of inserted.clientIds) deps.dispatch.offer(newWork(command, inserted, clientId))
     return { command: presentNew(command, inserted), replayed: false, limits }
   } catch (error) {
-    void group?.send([])
     // Whatever refuses it now, a request that was accepted once is answered with what became of it.
     if (idempotencyKey === undefined || !(error instanceof AppError) || error.code === 'UNAVAILABLE') throw error
     const known = await findIdempotencyKey(deps.db, actor.principal.id, idempotencyKey)
@@ -178,13 +172,32 @@ async function store(
       requestHash,
       target,
       quota: allowance && quotaOf(allowance),
+      claims: new Map(),
     }
-    const inserted = await deps.commandInserts.add(command)
+    const inserted = await insert(deps, command)
     if (inserted.refusal !== null) throw await refusalError(deps, actor, command, inserted)
     const limits = [share?.state, inserted.day && dayState(inserted.day)].filter((state) => state != null)
     return { command, inserted, limits }
   } catch (error) {
     await share?.giveBack()
+    throw error
+  }
+}
+
+/** Announced before the commit, so that no session's own claim gets ahead of it. */
+async function insert(deps: CreateCommandDeps, command: NewCommand): Promise<InsertedCommand> {
+  const { id, action, target, notBefore } = command
+  const announced = deps.dispatch.announce(id, target, notBefore === null)
+  try {
+    const inserted = await deps.commandInserts.add({ ...command, claims: announced.claims })
+    if (inserted.refusal === null) {
+      deps.metrics.commandCreated(action, target.kind)
+      deps.passed?.('create-committed')
+    }
+    announced.settle(inserted.refusal === null ? storedCommand(command, inserted) : 'refused')
+    return inserted
+  } catch (error) {
+    announced.settle('unknown')
     throw error
   }
 }
@@ -226,32 +239,41 @@ const DEFAULT_PRIORITY = 5
 
 type Stored = Extract<InsertedCommand, { refusal: null }>
 
-/** Its execution on the client, as it was just committed. */
-function newWork(command: NewCommand, stored: Stored, clientId: string): NewWork {
+/** As it was just committed. */
+function storedCommand(command: NewCommand, stored: Stored): StoredCommand {
   const { action, payload, priority, target, delivery, maxRetries, startTimeoutSeconds, timeoutSeconds } = command
-  return {
+  const createdAt = Date.parse(stored.createdAt)
+  const state = newExecution({
+    delivery,
+    maxRetries,
+    startTimeoutSeconds,
+    timeoutSeconds,
+    expiresAt: Date.parse(stored.expiresAt),
+    notBefore: stored.notBefore === null ? null : Date.parse(stored.notBefore),
+  })
+  const work: Omit<NewWork, 'clientId'> = {
     commandId: command.id,
-    clientId,
     version: 0,
     action,
     payload,
     priority,
     target,
-    createdAt: Date.parse(stored.createdAt),
-    state: newExecution({
-      delivery,
-      maxRetries,
-      startTimeoutSeconds,
-      timeoutSeconds,
-      expiresAt: Date.parse(stored.expiresAt),
-      notBefore: stored.notBefore === null ? null : Date.parse(stored.notBefore),
-    }),
+    createdAt,
+    state,
+  }
+  return {
+    clientIds: stored.clientIds,
+    claimed: new Set(stored.claimed),
+    work: (clientId) => ({ ...work, clientId }),
   }
 }
 
 /** What was just committed, without reading it back. */
 function presentNew(command: NewCommand, stored: Stored): Command {
   const total = stored.clientIds.length
+  const queued = stored.claimed.length
+  const pending = total - queued
+  const counts = { ...(pending > 0 ? { pending } : {}), ...(queued > 0 ? { queued } : {}) }
   return {
     id: command.id,
     target: command.target,
@@ -259,8 +281,8 @@ function presentNew(command: NewCommand, stored: Stored): Command {
     ...(command.payload != null ? { payload: command.payload } : {}),
     priority: command.priority,
     delivery: command.delivery,
-    status: 'pending',
-    counts: { pending: total },
+    status: commandStatus({ counts, total }),
+    counts,
     total,
     excluded: stored.excluded,
     ...(total === 1 ? { attempt: 1 } : {}),

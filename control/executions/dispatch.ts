@@ -1,19 +1,14 @@
 import type { Db } from '../../db/connect.ts'
-import {
-  type Claimable,
-  type ExecutionKey,
-  type ExecutionState,
-  loadMessages,
-  MAX_URGENT,
-  URGENT,
-} from '../../db/executions.ts'
+import { type ExecutionKey, type ExecutionState, loadMessages, MAX_URGENT, URGENT } from '../../db/executions.ts'
+import type { EarlyClaim } from '../../db/new-commands.ts'
 import type { Target } from '../../schemas/commands.ts'
 import type { Tell } from '../cluster/hints.ts'
 import type { Session } from '../sessions/sessions.ts'
 import type { Transport } from '../transport.ts'
+import { createTurns } from '../turns.ts'
 import { carries, type Group, listens } from './group.ts'
 import { attemptKey, commandMessage, createHandOver, type HandOverDeps, writable } from './hand-over.ts'
-import type { Applied, Claimed, ClaimingSession } from './ledger.ts'
+import type { Applied, Claimed, ClaimingSession, NewWork } from './ledger.ts'
 import type { Input } from './lifecycle.ts'
 
 /** Hands the ledger's work to the sessions of this node. */
@@ -22,8 +17,6 @@ export interface Dispatch {
   wake(session: Session | undefined): void
   /** The same for the client's session, wherever it is. */
   wakeClient(clientId: string): void
-  /** A command for one client was stored a moment ago. */
-  offer(work: NewWork): void
   /** The session can be written to, or its status came: settle, repeat or ask about what earlier sessions left open, then claim. */
   ready(session: Session): Promise<void>
   /** The client's PUBACK of an attempt; resolves after the commit. */
@@ -33,23 +26,30 @@ export interface Dispatch {
   /** Resolves when nothing of the session is in hand any more: what could not be written is released. */
   idle(session: Session): Promise<void>
   /**
-   * Announces a group command before it is stored: what the sessions of this node claim of it goes out in one publish on the
+   * Announces a command before it is stored. What of a group command the sessions of this node claim goes out in one publish on the
    * shared topic, and so on each other node. Whoever is not in that publish gets it on the own topic, as soon as it can be claimed.
    */
-  openGroup(commandId: string, target: Target): OpenGroup
+  announce(commandId: string, target: Target, isDue: boolean): Announced
   /** A group command that another node has stored: it has its one publish here, too. */
   joinGroup(commandId: string, target: Target): Promise<void>
 }
 
-/** A new execution, and what its command's message carries. */
-export type NewWork = Omit<Claimable, 'epoch' | 'room'>
+/** A command that is about to be stored. */
+interface Announced {
+  /** The sessions, by client, that wait for it with nothing else to do: it may be stored as claimed by them. */
+  readonly claims: ReadonlyMap<string, EarlyClaim>
+  /** What became of it: stored, not stored, or nobody knows. To be called in any case. */
+  settle(outcome: Outcome): void
+}
 
-interface OpenGroup {
-  /**
-   * Once the command is stored: claims for the sessions of its clients, then publishes. To be called in any case: a command that was
-   * refused has no clients; one that was stored without an answer may have been claimed for some.
-   */
-  send(clientIds: string[]): Promise<void>
+type Outcome = StoredCommand | 'refused' | 'unknown'
+
+export interface StoredCommand {
+  /** Whom it is for. */
+  clientIds: string[]
+  /** Those for whom it was stored as claimed. */
+  claimed: ReadonlySet<string>
+  work(clientId: string): NewWork
 }
 
 export interface DispatchDeps extends HandOverDeps {
@@ -64,8 +64,15 @@ export interface DispatchDeps extends HandOverDeps {
   others(): number
 }
 
+const FIRST_ATTEMPT = 1
+const NOBODY: Pick<StoredCommand, 'clientIds' | 'claimed'> = { clientIds: [], claimed: new Set() }
+
+interface OpenGroup extends Group {
+  markDone(): void
+}
+
 /** Whether nothing is left of what waited: the claim took less than it could have. */
-const isAll = (claimed: Claimed[]): boolean => {
+const isAll = (claimed: { priority: number; room: number }[]): boolean => {
   const urgent = claimed.filter(({ priority }) => priority === URGENT).length
   return urgent < MAX_URGENT && claimed.length - urgent < (claimed[0]?.room ?? 0)
 }
@@ -75,6 +82,8 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
   /** One claim at a time per session; a wake during it makes one more. */
   const busy = new WeakMap<Session, { again: boolean; done: Promise<void> }>()
 
+  /** Ten thousand sessions take a group command. */
+  const turns = createTurns()
   /** Group commands that are being stored or claimed. */
   const groups = new Map<string, Group>()
 
@@ -83,24 +92,23 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
     session.drained = false
     const current = busy.get(session)
     if (current) current.again = true
-    else begin(session)
+    else begin(session, () => claimOnce(session))
   }
 
-  function begin(session: Session, only?: Claimable): void {
+  function begin(session: Session, first: () => Promise<unknown>): void {
     const state = { again: false, done: Promise.resolve() }
     busy.set(session, state)
-    state.done = claimAll(session, state, only).finally(() => busy.delete(session))
+    state.done = claimAll(session, state, first).finally(() => busy.delete(session))
   }
 
   /** Nothing else can wait for it, and its window is open. Another node may have stored something older. */
-  const mayClaimAlone = (session: Session): boolean =>
-    session.drained && !session.uncertain && session.room > 0 && !busy.has(session) && deps.others() === 0
-
-  function offer(work: NewWork): void {
-    const session = deps.session(work.clientId)
-    if (!session || work.state.notBefore !== null || !mayClaimAlone(session)) wakeClient(work.clientId)
-    else if (writable(session)) begin(session, { ...work, epoch: session.epoch, room: session.room })
-  }
+  const takesAtOnce = (session: Session): boolean =>
+    writable(session) &&
+    session.drained &&
+    !session.uncertain &&
+    session.room > 0 &&
+    !busy.has(session) &&
+    deps.others() === 0
 
   function wakeClient(clientId: string): void {
     const session = deps.session(clientId)
@@ -108,36 +116,47 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
     else deps.tell('work', { clientId })
   }
 
-  async function claimAll(session: Session, state: { again: boolean }, only?: Claimable): Promise<void> {
-    let next = only
+  async function claimAll(session: Session, state: { again: boolean }, first: () => Promise<unknown>): Promise<void> {
+    let next = first
     do {
       state.again = false
       try {
-        if (!(await claimOnce(session, next))) state.again = true
+        await next()
       } catch (error) {
         session.uncertain = true
         deps.log.error({ err: error, clientId: session.clientId }, 'claim failed')
       }
-      next = undefined
+      next = () => claimOnce(session)
     } while (state.again && writable(session))
   }
 
-  /** Answers false if what it was to claim alone was not as it was thought to be. */
-  async function claimOnce(session: Session, only: Claimable | undefined): Promise<boolean> {
-    const claimed = await deps.ledger.claim(claimant(session), only)
-    if (only === undefined) {
-      session.uncertain = false
-      session.drained = isAll(claimed)
-    }
+  async function claimOnce(session: Session): Promise<void> {
+    const claimed = await deps.ledger.claim(claimant(session))
+    session.uncertain = false
+    session.drained = isAll(claimed)
     session.room = (claimed[0]?.room ?? 0) - claimed.length
+    await handOut(session, claimed)
+  }
+
+  /** It is in hand before it is stored: a cancel that comes at once must not overtake it. */
+  async function takeEarly(session: Session, commandId: string, claim: EarlyClaim, stored: Outcome): Promise<void> {
+    if (stored === 'unknown') session.uncertain = true
+    if (typeof stored === 'string' || !stored.claimed.has(session.clientId)) {
+      session.inHand.delete(attemptKey(commandId, FIRST_ATTEMPT))
+      return
+    }
+    session.room -= 1
+    await handOut(session, [deps.ledger.begin(stored.work(session.clientId), claim)])
+  }
+
+  async function handOut(session: Session, claimed: Claimed[]): Promise<void> {
     if (claimed.length > 0) deps.passed?.('claim-committed')
-    for (const item of claimed) handOver.take(session, item.commandId, item.state)
+    for (const item of claimed) handOver.take(session, item.commandId, item.state.attempt)
     for (const item of claimed) {
       const group = groups.get(item.commandId)
       if (group && carries(group, session, item)) group.claims.set(session, item)
       else await handOver.forwardOrRelease(session, item)
     }
-    return only === undefined || claimed.length > 0
   }
 
   /** What the ledger has to know of a session: nothing that is on its way, or about to be, is sent once more. */
@@ -152,50 +171,89 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
     },
   })
 
-  function openGroup(commandId: string, target: Target): OpenGroup {
-    const { send } = announce(commandId, target)
-    return {
-      send(clientIds) {
-        if (clientIds.length > 0) deps.tell('group', { commandId, target })
-        return send(clientIds)
-      },
+  function announce(commandId: string, target: Target, isDue: boolean): Announced {
+    const settlers: ((outcome: Outcome) => void)[] = []
+    const group = target.kind === 'client' ? undefined : openGroup(commandId, target)
+    const claims = new Map<string, EarlyClaim>()
+    for (const session of isDue ? sessionsOf(target) : []) {
+      if (!takesAtOnce(session)) continue
+      const claim = { epoch: session.epoch, journalId: session.journalId }
+      claims.set(session.clientId, claim)
+      handOver.take(session, commandId, FIRST_ATTEMPT)
+      const { promise, resolve } = Promise.withResolvers<void>()
+      settlers.push((outcome) => resolve(takeEarly(session, commandId, claim, outcome)))
+      begin(session, () => promise)
     }
-  }
-
-  /** Whom it is for, only the table says: the sessions that it can be for claim, and some get nothing. */
-  function joinGroup(commandId: string, target: Target): Promise<void> {
-    const isMeant = ({ config }: Session): boolean => target.kind !== 'zone' || config.zones.includes(target.zone)
-    const clientIds = [...deps.sessions()].filter(isMeant).map(({ clientId }) => clientId)
-    return announce(commandId, target).send(clientIds)
-  }
-
-  function announce(commandId: string, target: Target): OpenGroup {
-    const { promise: done, resolve: markDone } = Promise.withResolvers<void>()
-    const group: Group = { target, claims: new Map(), open: true, done }
-    groups.set(commandId, group)
     return {
-      async send(clientIds) {
-        try {
-          const sessions = clientIds.map(deps.session).filter((session) => session !== undefined)
-          await Promise.all(sessions.filter((session) => listens(group, session)).map(claimNow))
-          group.open = false
-          await publishGroup(group)
-          for (const session of sessions) if (!group.claims.has(session)) wake(session)
-        } catch (error) {
-          for (const session of group.claims.keys()) session.uncertain = true
-          deps.log.error({ err: error, commandId }, 'group publish failed')
-        } finally {
-          groups.delete(commandId)
-          markDone()
+      claims,
+      settle(outcome) {
+        for (const settle of settlers) turns.run(() => settle(outcome))
+        const { clientIds, claimed } = typeof outcome === 'string' ? NOBODY : outcome
+        if (!group) {
+          for (const clientId of clientIds) if (!claimed.has(clientId)) wakeClient(clientId)
+          return
         }
+        if (clientIds.length > 0) deps.tell('group', { commandId, target })
+        void sendGroup(commandId, group, clientIds, claimed)
       },
     }
   }
+
+  /** The sessions here that a command can be for. Whom a group command is for, only the table says. */
+  function sessionsOf(target: Target): Session[] {
+    if (target.kind === 'client') return [deps.session(target.clientId)].filter((session) => session !== undefined)
+    const isMeant = ({ config }: Session): boolean => target.kind !== 'zone' || config.zones.includes(target.zone)
+    return [...deps.sessions()].filter(isMeant)
+  }
+
+  async function joinGroup(commandId: string, target: Target): Promise<void> {
+    const group = openGroup(commandId, target)
+    await sendGroup(
+      commandId,
+      group,
+      sessionsOf(target).map(({ clientId }) => clientId),
+      NOBODY.claimed,
+    )
+  }
+
+  function openGroup(commandId: string, target: Target): OpenGroup {
+    const { promise: done, resolve: markDone } = Promise.withResolvers<void>()
+    const group = { target, claims: new Map(), open: true, done, markDone }
+    groups.set(commandId, group)
+    return group
+  }
+
+  async function sendGroup(
+    commandId: string,
+    group: OpenGroup,
+    clientIds: string[],
+    claimed: ReadonlySet<string>,
+  ): Promise<void> {
+    try {
+      const sessions = clientIds.map(deps.session).filter((session) => session !== undefined)
+      const listening = sessions.filter((session) => listens(group, session))
+      await Promise.all(
+        listening.map((session) => (claimed.has(session.clientId) ? through(session) : claimNow(session))),
+      )
+      group.open = false
+      await publishGroup(group)
+      for (const session of sessions) if (!group.claims.has(session) && !claimed.has(session.clientId)) wake(session)
+    } catch (error) {
+      for (const session of group.claims.keys()) session.uncertain = true
+      deps.log.error({ err: error, commandId }, 'group publish failed')
+    } finally {
+      groups.delete(commandId)
+      group.markDone()
+    }
+  }
+
+  /** Waits until the claim that is under way is through. */
+  const through = (session: Session): Promise<void> | undefined => busy.get(session)?.done
 
   /** Claims, and waits until that claim is through, whether this call started it or it was under way. */
   async function claimNow(session: Session): Promise<void> {
     wake(session)
-    await busy.get(session)?.done
+    await through(session)
   }
 
   async function publishGroup(group: Group): Promise<void> {
@@ -237,7 +295,7 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
   async function ready(session: Session): Promise<void> {
     const open = await deps.ledger.applyToOpen(session.clientId, sessionReady(session), claimant(session))
     const toSend = open.filter((item) => item.effect === 'send-command')
-    for (const item of toSend) handOver.take(session, item.commandId, item.after)
+    for (const item of toSend) handOver.take(session, item.commandId, item.after.attempt)
     try {
       for (const item of open)
         if (item.effect === 'send-cancel') await handOver.writeCancel(session, item.commandId, item.after)
@@ -283,9 +341,8 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
   return {
     wake,
     wakeClient,
-    offer,
     ready,
-    openGroup,
+    announce,
     joinGroup,
     sendCancel,
     async acknowledged(session, handover) {
@@ -296,7 +353,7 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
       session.forwarded.delete(attemptKey(handover.commandId, handover.attempt))
     },
     async idle(session) {
-      await busy.get(session)?.done
+      await through(session)
       await Promise.all([...groups.values()].map((group) => leaveGroup(group, session)))
     },
   }

@@ -8,8 +8,8 @@ import { lastHandedOver } from './states.ts'
 
 /** Writes to a session's client what the ledger has decided, and knows what is in hand: claimed, and not known to be written yet. */
 export interface HandOver {
-  /** It is taken in hand. */
-  take(session: Session, commandId: string, state: ExecutionState): void
+  /** It is taken in hand, if it is not yet. */
+  take(session: Session, commandId: string, attempt: number): void
   /** Writes a claim that is in hand; an error leaves it as it is in the ledger: out of hand, it is found by the next claim. */
   forwardOrRelease(session: Session, item: Claimed): Promise<void>
   /** Answers whether the command was written. */
@@ -37,8 +37,9 @@ export const attemptKey = (commandId: string, attempt: number): string => `${com
 export const writable = (session: Session): boolean => session.subscription === 'granted' && !session.ending
 
 export function createHandOver(deps: HandOverDeps): HandOver {
-  function take(session: Session, commandId: string, { attempt }: ExecutionState): void {
-    session.inHand.set(attemptKey(commandId, attempt), { withdrawn: null })
+  function take(session: Session, commandId: string, attempt: number): void {
+    const key = attemptKey(commandId, attempt)
+    if (!session.inHand.has(key)) session.inHand.set(key, { withdrawn: null })
   }
 
   async function forwardOrRelease(session: Session, item: Claimed): Promise<void> {

@@ -11,6 +11,7 @@ import {
   type StoredExecution,
   storeExecutions,
 } from '../../db/executions.ts'
+import type { EarlyClaim } from '../../db/new-commands.ts'
 import { type Batcher, createBatcher, type WhenDown } from '../batcher.ts'
 import type { DatabaseClock } from '../database-clock.ts'
 import type { Metrics } from '../metrics/metrics.ts'
@@ -38,10 +39,11 @@ export interface ClaimingSession {
   isOnItsWay(commandId: string, attempt: number): boolean
 }
 
-export interface Claimed extends Claimable {
-  /** PostgreSQL's clock at the claim, ms. */
-  now: number
-}
+/** What is to be handed over; `now`: PostgreSQL's clock at the claim, ms. */
+export type Claimed = Omit<Claimable, 'epoch' | 'room'> & { now: number }
+
+/** A new execution, and what its command's message carries. */
+export type NewWork = Omit<Claimable, 'epoch' | 'room'>
 
 /** An execution whose change is committed: its key, and what its command says. */
 export type ChangedExecution = Pick<StoredExecution, 'commandId' | 'clientId' | 'action' | 'createdAt'>
@@ -60,11 +62,10 @@ export interface Ledger {
    * is the client's current one.
    */
   applyToOpen(clientId: string, input: Input, session: ClaimingSession | null): Promise<(ExecutionKey & Applied)[]>
-  /**
-   * Claims what the session may have now: inside its window, most urgent first. With `only`, just that: a command that was stored a
-   * moment ago, for a session of which the caller knows that nothing else waits and that its window is open.
-   */
-  claim(session: ClaimingSession, only?: Claimable): Promise<Claimed[]>
+  /** Claims what the session may have now: inside its window, most urgent first; `room`: how many places that had. */
+  claim(session: ClaimingSession): Promise<(Claimed & { room: number })[]>
+  /** A new execution that was stored as claimed: from here on it is in the ledger's hands. */
+  begin(work: NewWork, claim: EarlyClaim): Claimed
   onChange(listener: ChangeListener): void
   /** Called when PostgreSQL is back: a change whose commit got no answer was told to no `onChange`. */
   onReturn(listener: () => void): void
@@ -83,9 +84,13 @@ type Job =
       /** When it is decided again: what of it was not stored. */
       only?: ReadonlySet<string>
     }
-  | { kind: 'claim'; session: ClaimingSession; only: Claimable | undefined }
+  | { kind: 'claim'; session: ClaimingSession }
 
-type Outcome = { applied?: Applied | undefined; open?: (ExecutionKey & Applied)[]; claimed?: Claimed[] }
+type Outcome = {
+  applied?: Applied | undefined
+  open?: (ExecutionKey & Applied)[]
+  claimed?: (Claimed & { room: number })[]
+}
 
 /** An execution in hand: what was read, and what the inputs of this round have made of it so far. */
 interface Working extends StoredExecution {
@@ -135,6 +140,12 @@ export function createLedger(deps: LedgerDeps): Ledger {
   )
   const laneOf = (clientId: string) => lanes[hash(clientId) % LANES] as Batcher<Job, Outcome>
 
+  const surroundings = (): Context => ({
+    now: deps.clock.now(),
+    backoff: deps.backoff,
+    random: deps.random ?? Math.random,
+  })
+
   async function runLane(jobs: Job[]): Promise<Outcome[]> {
     try {
       return await runRound(jobs, 0)
@@ -147,7 +158,7 @@ export function createLedger(deps: LedgerDeps): Ledger {
 
   async function runRound(jobs: Job[], races: number): Promise<Outcome[]> {
     const read = await load(deps, held, jobs)
-    const context: Context = { now: deps.clock.now(), backoff: deps.backoff, random: deps.random ?? Math.random }
+    const context = surroundings()
     const outcomes = new Map<Job, Outcome>()
     for (const job of jobs) outcomes.set(job, decide(job, read, context))
 
@@ -195,8 +206,14 @@ export function createLedger(deps: LedgerDeps): Ledger {
       (await laneOf(key.clientId).add({ kind: 'apply', key, input }, whenDown)).applied,
     applyToOpen: async (clientId, input, session) =>
       (await laneOf(clientId).add({ kind: 'open', clientId, input, session })).open ?? [],
-    claim: async (session, only) =>
-      (await laneOf(session.clientId).add({ kind: 'claim', session, only })).claimed ?? [],
+    claim: async (session) => (await laneOf(session.clientId).add({ kind: 'claim', session })).claimed ?? [],
+    begin(work, { epoch, journalId }) {
+      const context = { ...surroundings(), now: work.createdAt }
+      const { state } = transition(work.state, { type: 'claim', epoch, journalId }, context)
+      held.keep({ ...work, state })
+      for (const listener of listeners) listener(work, work.state, state)
+      return { ...work, state, now: deps.clock.now() }
+    },
     onChange: (listener) => void listeners.push(listener),
     onReturn: (listener) => void returnListeners.push(listener),
     failing: () => lanes.some((lane) => lane.failing()),
@@ -224,9 +241,7 @@ async function load({ db, clock }: LedgerDeps, held: Held, jobs: Job[]): Promise
   for (const item of known) applied.delete(keyOf(item))
   const openClients = new Set(jobs.flatMap((job) => (job.kind === 'open' ? [job.clientId] : [])))
   const sessions = new Map(
-    jobs.flatMap((job) =>
-      job.kind === 'claim' && job.only === undefined ? [[job.session.clientId, job.session] as const] : [],
-    ),
+    jobs.flatMap((job) => (job.kind === 'claim' ? [[job.session.clientId, job.session] as const] : [])),
   )
   const nothing: Loaded<never> = { now: 0, items: [] }
   const [named, open, claimable] = await Promise.all([
@@ -263,13 +278,12 @@ async function load({ db, clock }: LedgerDeps, held: Held, jobs: Job[]): Promise
     open.items.map((item) => ({ work: inHand(item), currentEpoch: item.currentEpoch })),
     ({ work }) => work.clientId,
   )
-  const claims = claimable.items.map((item) => ({ work: inHand(item), item }))
+  const claimableOf = Map.groupBy(
+    claimable.items.map((item) => ({ work: inHand(item), item })),
+    ({ item }) => item.clientId,
+  )
   // Last: what was read just now is newer.
   for (const item of known) inHand(item, true)
-  for (const job of jobs) {
-    if (job.kind === 'claim' && job.only) claims.push({ work: inHand(job.only, true), item: job.only })
-  }
-  const claimableOf = Map.groupBy(claims, ({ item }) => item.clientId)
   return { working, openOf, claimableOf }
 }
 
@@ -287,7 +301,7 @@ function decide(job: Job, read: Read, context: Context): Outcome {
     return { open: open.map(({ work }) => applyToOne(work, job, context)) }
   }
   const { session } = job
-  const claimed: Claimed[] = []
+  const claimed: (Claimed & { room: number })[] = []
   for (const { work, item } of read.claimableOf.get(session.clientId) ?? []) {
     if (item.epoch !== session.epoch) continue
     // A claim of this very session that is not on its way: its commit got no answer, so nobody forwarded it.

@@ -223,6 +223,7 @@ describe('the day limit', () => {
       expiresAt: null,
       ttlSeconds: 60,
       expectedTargets: null,
+      claims: new Map(),
       quota: { everyone: null, byClient: new Map([['c1', '*']]), dayLimits: { '*': 10 } },
     }
     const limits = { maxPendingPerClient: 10_000, dayTimeZone: 'UTC' }

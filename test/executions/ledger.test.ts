@@ -5,7 +5,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Context, EventDraft } from '../../control/executions/endings.ts'
 import type { Applied, ClaimingSession, Ledger } from '../../control/executions/ledger.ts'
 import { type Input, transition } from '../../control/executions/lifecycle.ts'
-import { type Claimable, type ExecutionKey, type ExecutionState, storeExecutions } from '../../db/executions.ts'
+import { type ExecutionKey, type ExecutionState, storeExecutions } from '../../db/executions.ts'
 import { until } from '../support/until.ts'
 import { BACKOFF, claim, delivery, freshExecution, named, sessionEnded, sessionReady } from './support/inputs.ts'
 import {
@@ -322,33 +322,4 @@ test('what another node has stored counts, also where that of this node would no
   const resolved = await here.apply(one, { type: 'resolve', outcome: 'completed', note: 'seen' })
   expect([resolved?.before.status, resolved?.after.status]).toEqual(['outcome_unknown', 'completed'])
   expect((await readBack(store, [one]))[0]?.state.status).toBe('completed')
-})
-
-test('a new command is claimed as its creator knows it, unless somebody was faster', async () => {
-  const kind = { client: 0, priority: 5, delivery: 'at_most_once' as const, given: { expiresAt: FUTURE } }
-  const [one, two] = (await begin([kind, kind])) as [StoredRow, StoredRow]
-  const [here, there] = ledgers as [Ledger, Ledger]
-  const session = sessionOf(one.clientId, { type: 'claim', epoch: EPOCH, journalId: null })
-  const known = (row: StoredRow): Claimable => ({
-    ...row,
-    version: 0,
-    action: 'do',
-    createdAt: started,
-    payload: undefined,
-    target: { kind: 'client', clientId: row.clientId },
-    epoch: EPOCH,
-    room: 8,
-  })
-  await there.apply(one, { type: 'cancel', reason: null })
-  expect(await here.claim(session, known(one))).toEqual([])
-  const [claimed] = await here.claim(session, known(two))
-  const [first, second] = await readBack(store, [one, two])
-  expect(first?.state.status).toBe('cancelled')
-  expect(second?.state).toEqual(claimed?.state)
-  expect(second).toMatchObject({ version: 1, state: { status: 'queued', epoch: EPOCH } })
-  const [three] = (await begin([kind])) as [StoredRow]
-  await store.query('update clients set session_epoch = $1', [EPOCH + 1])
-  expect(
-    await here.claim(sessionOf(three.clientId, { type: 'claim', epoch: EPOCH, journalId: null }), known(three)),
-  ).toEqual([])
 })
