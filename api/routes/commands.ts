@@ -48,8 +48,11 @@ export function commandRoutes(control: Control): Route[] {
       async handle(input) {
         const { body, query, actor } = input
         const key = parseIdempotencyKey(input.header('idempotency-key'))
-        const { command, replayed, limits } = await createCommand(control, actor, body, key)
-        const current = query.wait ? await awaitCommand(control, command.id, query.wait, input.gone) : command
+        const id = control.commandInserts.newId()
+        using waiting = query.wait ? control.watch.begin(id) : undefined
+        const { command, replayed, limits } = await createCommand(control, actor, id, body, key)
+        const created = replayed || !waiting ? undefined : { command, waiting }
+        const current = query.wait ? await awaitCommand(control, command.id, query.wait, input.gone, created) : command
         const headers = {
           Location: `/api/commands/${command.id}`,
           ...(replayed ? { 'Idempotent-Replayed': 'true' } : {}),

@@ -109,18 +109,19 @@ interface Created {
 }
 
 /**
- * Stores a command and the frozen list of its executions, then lets the clients' sessions know. Resolves after the commit.
+ * Stores a command, under an id of `commandInserts`, and the frozen list of its executions, and lets the clients' sessions know.
+ * Resolves after the commit.
  * A repeated Idempotency-Key answers the command as it is now, `replayed`; with another body it is IDEMPOTENCY_MISMATCH.
  * Throws ACTION_NOT_ALLOWED, RATE_LIMIT and DAILY_LIMIT for a principal with grants.
  */
 export async function createCommand(
   deps: CreateCommandDeps,
   actor: Actor,
+  id: string,
   body: CreateCommand,
   idempotencyKey: string | undefined,
 ): Promise<Created> {
   const requestHash = idempotencyKey === undefined ? null : hash('sha256', JSON.stringify(body), 'hex')
-  const id = deps.commandInserts.newId()
   try {
     const { command, inserted, limits } = await store(deps, actor, id, body, idempotencyKey, requestHash)
     return { command: presentNew(command, inserted), replayed: false, limits }
