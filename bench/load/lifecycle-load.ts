@@ -1,7 +1,7 @@
 import { createFleet, type Device, type FleetOrders } from './fleet.ts'
 import { openHttp } from './http.ts'
 import { createRateLoad, type RateLoad } from './rate-load.ts'
-import { commandFor, type Done, resume, work } from './work.ts'
+import { commandFor, type Done, resume, unsaid, work } from './work.ts'
 
 export interface LifecycleOrders {
   token: string
@@ -63,9 +63,10 @@ export function create(orders: LifecycleOrders): LifecycleLoad {
   let turn = 0
   const reconnect = async (): Promise<void> => {
     const { node, device } = turnOf(turn++)
+    const open = unsaid(device)
     device.connection.drop()
     await node.fleet.connect([device])
-    resume(device, done)
+    resume(device, open, done)
     reconnects++
   }
   let timer: NodeJS.Timeout | undefined

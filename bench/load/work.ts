@@ -66,9 +66,12 @@ export function work(device: Device, packet: mqtt.IPublishPacket, done: Done): v
   report(device, begun, done)
 }
 
-/** After a reconnect: what has no PUBACK is said again. */
-export function resume(device: Device, done: Done): void {
-  for (const attempt of device.attempts.values()) if (attempt.next !== 'nothing') report(device, attempt, done)
+/** What has no PUBACK: to be asked before a reconnect, since what comes right behind the SUBACK is said once already. */
+export const unsaid = ({ attempts }: Device): Attempt[] => [...attempts.values()].filter(({ next }) => next !== 'nothing')
+
+/** After the reconnect it is said again. */
+export function resume(device: Device, attempts: Attempt[], done: Done): void {
+  for (const attempt of attempts) report(device, attempt, done)
 }
 
 function report(device: Device, attempt: Attempt, done: Done): void {
