@@ -8,6 +8,7 @@ import type { Turns } from '../control/turns.ts'
  */
 export interface AedesClient extends Client {
   subscriptions: Record<string, object | undefined>
+  conn: Client['conn'] & { _readableState: { ended: boolean } }
   duplicates: object
   /** Its settings are the CONNECT that it has parsed. */
   _parser: EventEmitter & {
@@ -89,6 +90,9 @@ export function filterInput(client: AedesClient, filter: (chunk: Buffer) => void
   parser.parse = filter
   return parse
 }
+
+/** Whether what was just read was all, and the other side sends no more. */
+export const isLast = ({ conn }: AedesClient): boolean => conn.readableLength === 0 && conn._readableState.ended
 
 /** Gives Aedes the CONNECT as if it had just read it: it handles a first packet only when nothing else is under way. */
 export function begin(client: AedesClient, parse: (packets: Buffer) => void, connect: Buffer): void {

@@ -1,7 +1,7 @@
 import { createTurns } from '../control/turns.ts'
 import type { Settings } from '../schemas/settings.ts'
 import { subjectOf } from './access.ts'
-import { begin, filterInput } from './aedes-internals.ts'
+import { begin, filterInput, isLast } from './aedes-internals.ts'
 import type { Connection } from './connections.ts'
 import type { FrameReader } from './gate/frames.ts'
 import { type Rate, TokenBucket } from './gate/token-bucket.ts'
@@ -51,6 +51,8 @@ export function createIntake(deps: { settings: Settings; limitedLog: LimitedLog;
       const { client, reading } = this.#connection
       if (!this.ready || this.#busy) return
       this.#busy = true
+      // What this reads is taken in the same turn: its end may be right behind it.
+      reading.resume('turn')
       while (this.#unread.length > 0 && !client.closed) {
         const most = this.#bucket.available()
         if (most < 1) break
@@ -59,14 +61,17 @@ export function createIntake(deps: { settings: Settings; limitedLog: LimitedLog;
       this.#busy = false
       if (this.#unread.length === 0) reading.resume('rate')
       else if (!client.closed) this.#slowDown()
-      reading.resume('turn')
     }
 
     #arrived(chunk: Buffer): void {
+      const { client, reading } = this.#connection
       this.#unread.push(chunk)
+      if (this.#busy) return
       // Aedes reads on by itself a little before CONNACK.
-      if (!this.ready) this.#connection.client.pause()
-      else if (!turns.run(() => this.work())) this.#connection.reading.pause('turn')
+      if (!this.ready) client.pause()
+      // Behind the last chunk comes the end, which does not wait for a turn.
+      else if (isLast(client)) this.work()
+      else if (!turns.run(() => this.work())) reading.pause('turn')
     }
 
     #take(chunk: Buffer, most: number): void {

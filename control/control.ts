@@ -23,7 +23,7 @@ import { createNodes, type Nodes } from './cluster/nodes.ts'
 import { createShownClients } from './cluster/shown-clients.ts'
 import { createStatuses, type Statuses } from './cluster/statuses.ts'
 import { createWatch, type Watch } from './commands/await-command.ts'
-import { type CreateCommandDeps, createCommandInserts } from './commands/create-command.ts'
+import { type CommandInserts, createCommandInserts } from './commands/command-inserts.ts'
 import { createDatabaseClock } from './database-clock.ts'
 import { createEnrolmentCodes, type EnrolmentCodes } from './enrolments/redeem-enrolment.ts'
 import { createDispatch, type Dispatch } from './executions/dispatch.ts'
@@ -69,7 +69,7 @@ export interface Control {
   tell: Tell
   /** Undefined: nothing leads to other nodes but PostgreSQL. */
   line: Line | undefined
-  commandInserts: CreateCommandDeps['commandInserts']
+  commandInserts: CommandInserts
   metrics: Metrics
   passed?: Passed
   /** Every id that was deleted and not used again, a page at a time. */
@@ -161,7 +161,7 @@ export function createControl(deps: ControlDeps): Control {
     uplink,
     pingTimeoutSeconds: settings.HTTP_PING_TIMEOUT_SECONDS,
   })
-  const commandInserts = createCommandInserts(db, settings, metrics, clock)
+  const commandInserts = createCommandInserts({ db, settings, metrics, clock, dispatch, ...hooks })
   const securityLog = createSecurityLog({
     db,
     log,

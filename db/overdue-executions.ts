@@ -1,5 +1,5 @@
 import { sql } from 'kysely'
-import { pendingOf } from './client-work.ts'
+import { openOf, pendingOf } from './client-work.ts'
 import type { Db } from './connect.ts'
 import type { ExecutionKey } from './executions.ts'
 import { rows } from './rows.ts'
@@ -32,20 +32,32 @@ interface NeglectedSession {
   epoch: number
   /** Another session is the client's current one: this one has to close (rule 10). */
   superseded: boolean
+  /** It has had claims for so long without a PUBACK that one may be of a statement that got no answer, and came through later. */
+  stale: boolean
 }
+
+/** A PUBACK takes less; a session that is slower is only looked at for nothing. */
+const STALE_SECONDS = 5
 
 /** Of these sessions, those with something to claim or a successor: what the fast path missed. */
 export async function findNeglectedSessions(
   db: Db,
   sessions: { clientId: string; epoch: number }[],
 ): Promise<NeglectedSession[]> {
-  const found = await sql<{ client_id: string; epoch: number; superseded: boolean }>`
-    select s.client_id, s.epoch, k.session_epoch is distinct from s.epoch as superseded
+  const found = await sql<{ client_id: string; epoch: number; superseded: boolean; stale: boolean }>`
+    select s.client_id, s.epoch, k.session_epoch is distinct from s.epoch as superseded, q.stale
     from ${rows(sessions.map(({ clientId, epoch }) => ({ client_id: clientId, epoch })))} as s(client_id text, epoch bigint)
     left join lateral (select session_epoch from clients where id = s.client_id offset 0) k on true
-    where k.session_epoch is distinct from s.epoch
+    cross join lateral (
+      select exists (
+        select 1 from ${openOf(sql`s.client_id`)} e
+        where e.status = 'queued' and e.epoch = s.epoch
+          and e.queued_at < clock_timestamp() - make_interval(secs => ${STALE_SECONDS})
+      ) as stale offset 0
+    ) q
+    where k.session_epoch is distinct from s.epoch or q.stale
       or exists (select 1 from ${pendingOf(sql`s.client_id`)} e where e.not_before is null)`.execute(db)
-  return found.rows.map((row) => ({ clientId: row.client_id, epoch: row.epoch, superseded: row.superseded }))
+  return found.rows.map(({ client_id: clientId, epoch, superseded, stale }) => ({ clientId, epoch, superseded, stale }))
 }
 
 /** Claims of sessions that ended without a word (a killed node) and that no journal vouches for: oldest first. */

@@ -67,7 +67,8 @@ export function work(device: Device, packet: mqtt.IPublishPacket, done: Done): v
 }
 
 /** What has no PUBACK: to be asked before a reconnect, since what comes right behind the SUBACK is said once already. */
-export const unsaid = ({ attempts }: Device): Attempt[] => [...attempts.values()].filter(({ next }) => next !== 'nothing')
+export const unsaid = ({ attempts }: Device): Attempt[] =>
+  [...attempts.values()].filter(({ next }) => next !== 'nothing')
 
 /** After the reconnect it is said again. */
 export function resume(device: Device, attempts: Attempt[], done: Done): void {

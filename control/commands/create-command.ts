@@ -1,13 +1,6 @@
 import { hash } from 'node:crypto'
 import type { Db } from '../../db/connect.ts'
-import {
-  findIdempotencyKey,
-  type InsertedCommand,
-  insertCommands,
-  type NewCommand,
-  previewTargets,
-  readDatabaseClock,
-} from '../../db/new-commands.ts'
+import { findIdempotencyKey, type InsertedCommand, previewTargets } from '../../db/new-commands.ts'
 import { type Command, type CommandPreview, type CreateCommand, targetOf } from '../../schemas/commands.ts'
 import { AppError, type LimitState } from '../../schemas/errors.ts'
 import type { Settings } from '../../schemas/settings.ts'
@@ -15,16 +8,11 @@ import type { Actor } from '../access/actor.ts'
 import type { Authenticator } from '../access/authenticate.ts'
 import type { SecurityLog } from '../access/security-log.ts'
 import type { Actions } from '../actions/actions.ts'
-import { type Batcher, createBatcher } from '../batcher.ts'
 import type { SharedCounter } from '../cluster/line.ts'
-import type { DatabaseClock } from '../database-clock.ts'
-import type { Dispatch, StoredCommand } from '../executions/dispatch.ts'
-import type { NewWork } from '../executions/ledger.ts'
-import { newExecution } from '../executions/states.ts'
 import type { Metrics } from '../metrics/metrics.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import { type Allowance, findAllowance } from './allowance.ts'
-import { createCommandIds } from './command-ids.ts'
+import type { CommandInserts, CommandToStore } from './command-inserts.ts'
 import { commandStatus } from './command-status.ts'
 import { dayState, minuteShare } from './limits.ts'
 import { readCommand } from './read-commands.ts'
@@ -35,70 +23,12 @@ export interface CreateCommandDeps {
   settings: Settings
   actions: Actions
   sessions: Sessions
-  dispatch: Dispatch
   commandInserts: CommandInserts
   metrics: Metrics
   authenticator: Authenticator
   securityLog: SecurityLog
   /** Counts commands per minute. */
   minuteCounter: SharedCounter
-  /** Named point of the way, for the tests that end the process there. */
-  passed?(point: 'create-committed'): void
-}
-
-/**
- * Creates on their way to PostgreSQL: commands for one client share a statement, a group has one to itself. Those that count
- * against a quota wait for its counter, and nobody else's for them.
- */
-export interface CommandInserts {
-  /** Call it before the first command: from then on ids are made by PostgreSQL's clock. */
-  start(): Promise<void>
-  newId(): string
-  add(command: NewCommand): Promise<InsertedCommand>
-  /** Whether commands were refused just now for want of PostgreSQL. */
-  failing(): boolean
-  stop(): Promise<void>
-}
-
-export function createCommandInserts(
-  db: Db,
-  settings: Settings,
-  metrics: Metrics,
-  clock: DatabaseClock,
-): CommandInserts {
-  const limits = { maxPendingPerClient: settings.MAX_PENDING_PER_CLIENT, dayTimeZone: settings.DAY_TIME_ZONE }
-  const inserts = (max: number, name: string): Batcher<NewCommand, InsertedCommand> =>
-    createBatcher<NewCommand, InsertedCommand>({
-      run: async (commands) => {
-        const inserted = await insertCommands(db, commands, limits)
-        // One statement has one time for all of them.
-        const accepted = inserted.find((result) => result.refusal === null)
-        if (accepted) clock.observe(Date.parse(accepted.createdAt))
-        const results = new Map(inserted.map((result) => [result.id, result]))
-        return commands.map((command) => results.get(command.id) as InsertedCommand)
-      },
-      max,
-      whenDown: 'reject',
-      meter: metrics.batcher(name),
-    })
-  const free = { single: inserts(200, 'create'), group: inserts(1, 'create_group') }
-  const limited = { single: inserts(200, 'create_limited'), group: inserts(1, 'create_group_limited') }
-  const all = [free.single, free.group, limited.single, limited.group]
-  return {
-    async start() {
-      clock.observe((await readDatabaseClock(db)).getTime())
-    },
-    newId: createCommandIds(clock),
-    add(command) {
-      const { single, group } = command.quota === null ? free : limited
-      // Ten thousand rows take their time: nobody's command for one client waits behind them.
-      return (command.target.kind === 'client' ? single : group).add(command)
-    },
-    failing: () => all.some((batcher) => batcher.failing()),
-    stop: async () => {
-      await Promise.all(all.map((batcher) => batcher.stop()))
-    },
-  }
 }
 
 /** A command that was stored, or found under its key; `limits`: how those stand that it counts against. */
@@ -124,6 +54,7 @@ export async function createCommand(
   const requestHash = idempotencyKey === undefined ? null : hash('sha256', JSON.stringify(body), 'hex')
   try {
     const { command, inserted, limits } = await store(deps, actor, id, body, idempotencyKey, requestHash)
+    deps.metrics.commandCreated(body.action, command.target.kind)
     return { command: presentNew(command, inserted), replayed: false, limits }
   } catch (error) {
     // Whatever refuses it now, a request that was accepted once is answered with what became of it.
@@ -158,13 +89,13 @@ async function store(
   body: CreateCommand,
   idempotencyKey: string | undefined,
   requestHash: string | null,
-): Promise<{ command: NewCommand; inserted: Stored; limits: LimitState[] }> {
+): Promise<{ command: CommandToStore; inserted: Stored; limits: LimitState[] }> {
   const { principal } = actor
   const target = targetOf(body)
   const allowance = await findAllowance(deps, principal, body.action, target)
   const share = allowance && (await minuteShare(deps, actor, allowance))
   try {
-    const command: NewCommand = {
+    const command: CommandToStore = {
       ...(await complete(deps, body)),
       id,
       principalId: principal.id,
@@ -173,9 +104,8 @@ async function store(
       requestHash,
       target,
       quota: allowance && quotaOf(allowance),
-      claims: new Map(),
     }
-    const inserted = await insert(deps, command)
+    const inserted = await deps.commandInserts.add(command)
     if (inserted.refusal !== null) throw await refusalError(deps, actor, command, inserted)
     const limits = [share?.state, inserted.day && dayState(inserted.day)].filter((state) => state != null)
     return { command, inserted, limits }
@@ -185,25 +115,7 @@ async function store(
   }
 }
 
-/** Announced before the commit, so that no session's own claim gets ahead of it. */
-async function insert(deps: CreateCommandDeps, command: NewCommand): Promise<InsertedCommand> {
-  const { id, action, target, notBefore } = command
-  const announced = deps.dispatch.announce(id, target, notBefore === null)
-  try {
-    const inserted = await deps.commandInserts.add({ ...command, claims: announced.claims })
-    if (inserted.refusal === null) {
-      deps.metrics.commandCreated(action, target.kind)
-      deps.passed?.('create-committed')
-    }
-    announced.settle(inserted.refusal === null ? storedCommand(command, inserted) : 'refused')
-    return inserted
-  } catch (error) {
-    announced.settle('unknown')
-    throw error
-  }
-}
-
-const quotaOf = ({ everyone, byClient, grants }: Allowance): NewCommand['quota'] => ({
+const quotaOf = ({ everyone, byClient, grants }: Allowance): CommandToStore['quota'] => ({
   everyone,
   byClient,
   dayLimits: Object.fromEntries([...grants].map(([scope, { maxCommandsPerDay }]) => [scope, maxCommandsPerDay])),
@@ -240,37 +152,8 @@ const DEFAULT_PRIORITY = 5
 
 type Stored = Extract<InsertedCommand, { refusal: null }>
 
-/** As it was just committed. */
-function storedCommand(command: NewCommand, stored: Stored): StoredCommand {
-  const { action, payload, priority, target, delivery, maxRetries, startTimeoutSeconds, timeoutSeconds } = command
-  const createdAt = Date.parse(stored.createdAt)
-  const state = newExecution({
-    delivery,
-    maxRetries,
-    startTimeoutSeconds,
-    timeoutSeconds,
-    expiresAt: Date.parse(stored.expiresAt),
-    notBefore: stored.notBefore === null ? null : Date.parse(stored.notBefore),
-  })
-  const work: Omit<NewWork, 'clientId'> = {
-    commandId: command.id,
-    version: 0,
-    action,
-    payload,
-    priority,
-    target,
-    createdAt,
-    state,
-  }
-  return {
-    clientIds: stored.clientIds,
-    claimed: new Set(stored.claimed),
-    work: (clientId) => ({ ...work, clientId }),
-  }
-}
-
 /** What was just committed, without reading it back. */
-function presentNew(command: NewCommand, stored: Stored): Command {
+function presentNew(command: CommandToStore, stored: Stored): Command {
   const total = stored.clientIds.length
   const queued = stored.claimed.length
   const pending = total - queued

@@ -3,7 +3,6 @@ import {
   type DayQuotas,
   findPreview,
   type InsertedCommand,
-  type NewCommand,
   previewTargets,
   type Refusal,
 } from '../../db/new-commands.ts'
@@ -14,6 +13,7 @@ import type { Actor } from '../access/actor.ts'
 import type { SecurityLog } from '../access/security-log.ts'
 import type { SharedCounter } from '../cluster/line.ts'
 import { notAllowed } from './allowance.ts'
+import type { CommandToStore } from './command-inserts.ts'
 import { dayLimit, queueLimit } from './limits.ts'
 
 interface RefusalDeps {
@@ -48,7 +48,7 @@ const REFUSALS: Record<PlainRefusal, { code: ErrorCode; path?: string; text: Ref
 export async function refusalError(
   deps: RefusalDeps,
   actor: Actor,
-  command: NewCommand,
+  command: CommandToStore,
   { refusal, uncovered, day }: Extract<InsertedCommand, { refusal: Refusal }>,
 ): Promise<AppError> {
   const { target } = command
@@ -62,7 +62,7 @@ export async function refusalError(
 }
 
 /** 409 with who came and who went since the preview. */
-async function targetsChanged(deps: RefusalDeps, command: NewCommand): Promise<AppError> {
+async function targetsChanged(deps: RefusalDeps, command: CommandToStore): Promise<AppError> {
   const shown = await findPreview(deps.db, command.expectedTargets as string)
   const now = await previewTargets(deps.db, command.target, command.priority, deps.settings.MAX_PENDING_PER_CLIENT)
   const message = `The targets of ${targetName(command.target)} are no longer those of the preview; nothing is stored.`

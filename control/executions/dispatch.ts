@@ -84,12 +84,15 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
 
   /** Ten thousand sessions take a group command. */
   const turns = createTurns()
+  /** Commands that were announced, and of which it is not known yet whether they are stored: groups, and for how many commands each client. */
+  const unsettled = { groups: 0, clients: new Map<string, number>() }
   /** Group commands that are being stored or claimed. */
   const groups = new Map<string, Group>()
 
   function wake(session: Session | undefined): void {
-    if (!session || !writable(session)) return
+    if (!session) return
     session.drained = false
+    if (!writable(session)) return
     const current = busy.get(session)
     if (current) current.again = true
     else begin(session, () => claimOnce(session))
@@ -101,9 +104,11 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
     state.done = claimAll(session, state, first).finally(() => busy.delete(session))
   }
 
-  /** Nothing else can wait for it, and its window is open. Another node may have stored something older. */
+  /** Nothing else can wait for it, or is being stored, and its window is open. Another node may have stored something older. */
   const takesAtOnce = (session: Session): boolean =>
     writable(session) &&
+    unsettled.groups === 0 &&
+    !unsettled.clients.has(session.clientId) &&
     session.drained &&
     !session.uncertain &&
     session.room > 0 &&
@@ -133,7 +138,8 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
   async function claimOnce(session: Session): Promise<void> {
     const claimed = await deps.ledger.claim(claimant(session))
     session.uncertain = false
-    session.drained = isAll(claimed)
+    // Who was woken meanwhile may have more.
+    session.drained = isAll(claimed) && busy.get(session)?.again === false
     session.room = (claimed[0]?.room ?? 0) - claimed.length
     await handOut(session, claimed)
   }
@@ -184,19 +190,33 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
       settlers.push((outcome) => resolve(takeEarly(session, commandId, claim, outcome)))
       begin(session, () => promise)
     }
+    count(target, 1)
     return {
       claims,
       settle(outcome) {
-        for (const settle of settlers) turns.run(() => settle(outcome))
+        count(target, -1)
         const { clientIds, claimed } = typeof outcome === 'string' ? NOBODY : outcome
         if (!group) {
+          for (const settle of settlers) settle(outcome)
           for (const clientId of clientIds) if (!claimed.has(clientId)) wakeClient(clientId)
           return
         }
+        for (const settle of settlers) turns.run(() => settle(outcome))
         if (clientIds.length > 0) deps.tell('group', { commandId, target })
         void sendGroup(commandId, group, clientIds, claimed)
       },
     }
+  }
+
+  function count(target: Target, step: 1 | -1): void {
+    if (target.kind !== 'client') {
+      unsettled.groups += step
+      return
+    }
+    const { clients } = unsettled
+    const left = (clients.get(target.clientId) ?? 0) + step
+    if (left === 0) clients.delete(target.clientId)
+    else clients.set(target.clientId, left)
   }
 
   /** The sessions here that a command can be for. Whom a group command is for, only the table says. */

@@ -93,9 +93,11 @@ export function createSweeper(deps: SweeperDeps): Sweeper {
     const looked = deps.catchUp.isLate() ? live : nextOf(live)
     for (let from = 0; from < looked.length; from += BATCH) {
       const neglected = await findNeglectedSessions(deps.db, looked.slice(from, from + BATCH))
-      for (const { clientId, epoch, superseded } of neglected) {
+      for (const { clientId, epoch, superseded, stale } of neglected) {
         const session = deps.sessions.get(clientId)
         if (!session || session.epoch !== epoch) continue
+        // What is on its way to the client is not sent once more.
+        if (stale) session.uncertain = true
         if (superseded) void session.outlet.close(session, 'it is not the current session of its client')
         else deps.dispatch.wake(session)
       }

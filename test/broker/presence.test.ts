@@ -187,9 +187,13 @@ test('a server that starts on a database that a killed one left behind shows eve
 
 test('a session that finds a newer one of its client is closed, and its end changes no presence', async () => {
   const device = await enter(server, 'superseded', await register(server, 'superseded'))
-  // As if the client had come to somebody else, who shares the database.
+  // As if the client had come to somebody else, who shares the database and lives.
+  await server.sql(
+    `insert into nodes (id, name, process_id, expires_at) values ('elsewhere', 'elsewhere', 1, clock_timestamp() + interval '1 hour')`,
+  )
   const [newer] = await server.sql<{ session_epoch: number }>(
-    "update clients set session_epoch = nextval('session_epochs') where id = 'superseded' returning session_epoch",
+    `update clients set session_epoch = nextval('session_epochs'), session_node = 'elsewhere' where id = 'superseded'
+     returning session_epoch`,
   )
   const { body } = await server.api.post('/commands', { clientId: 'superseded', action: 'do' })
   await device.whenClosed()
@@ -202,4 +206,5 @@ test('a session that finds a newer one of its client is closed, and its end chan
   expect((await server.api.get(`/commands/${body.id}`)).body.status).toBe('pending')
   expect(device.received(own('superseded', 'commands'))).toEqual([])
   expect(statesOf('superseded')).toEqual(['offline', 'online'])
+  await server.sql(`delete from nodes where id = 'elsewhere'`)
 })

@@ -83,3 +83,54 @@ test('a group command that was stored without an answer goes to whom it was clai
   expect(published).toEqual([[clientId]])
   expect((await readBack(store, [row]))[0]?.state).toMatchObject({ status: 'queued', epoch: EPOCH })
 })
+
+function idleSession(clientId: string): Session {
+  return { ...listeningSession(clientId), drained: true, room: 8 }
+}
+
+function dispatchFor(session: Session, withLedger: Ledger = ledger) {
+  return createDispatch({
+    db: store.db,
+    log: silent,
+    ledger: withLedger,
+    session: () => session,
+    sessions: () => [session],
+    tell: () => undefined,
+    others: () => 0,
+    transport: {} as Transport,
+  })
+}
+
+test('while a command for a client is being stored no later one is claimed with its create: it would pass the other', async () => {
+  const [clientId] = clientIds(1) as [string]
+  const [one, two, three, four] = commandIds(4) as [string, string, string, string]
+  const session = idleSession(clientId)
+  await fill(store, [{ id: clientId, epoch: EPOCH, maxInFlight: 8, disabled: false }], [])
+  const dispatch = dispatchFor(session)
+  const target = { kind: 'client' as const, clientId }
+  const first = dispatch.announce(one, target, true)
+  expect([...first.claims]).toEqual([[clientId, { epoch: EPOCH, journalId: null }]])
+  const second = dispatch.announce(two, target, true)
+  expect(second.claims.size).toBe(0)
+  first.settle('refused')
+  await dispatch.idle(session)
+  expect(session.inHand.size).toBe(0)
+  const third = dispatch.announce(three, target, true)
+  expect(third.claims.size).toBe(0)
+  const group = dispatch.announce(four, { kind: 'broadcast' }, true)
+  expect(group.claims.size).toBe(0)
+  for (const { settle } of [second, third, group]) settle('refused')
+  const last = dispatch.announce(one, target, true)
+  expect(last.claims.size).toBe(1)
+  last.settle('unknown')
+  await dispatch.idle(session)
+  expect(session).toMatchObject({ uncertain: true, room: 8 })
+  expect(session.inHand.size).toBe(0)
+  expect(dispatch.announce(two, target, true).claims.size).toBe(0)
+})
+
+test('a session that was woken while it could not be written to is not taken for idle', () => {
+  const session = { ...idleSession('c'), subscription: 'none' as const }
+  dispatchFor(session).wake(session)
+  expect(session.drained).toBe(false)
+})

@@ -1,0 +1,121 @@
+import type { Db } from '../../db/connect.ts'
+import { type InsertedCommand, insertCommands, type NewCommand, readDatabaseClock } from '../../db/new-commands.ts'
+import type { Settings } from '../../schemas/settings.ts'
+import { type Batcher, createBatcher } from '../batcher.ts'
+import type { DatabaseClock } from '../database-clock.ts'
+import type { Dispatch, StoredCommand } from '../executions/dispatch.ts'
+import type { NewWork } from '../executions/ledger.ts'
+import { newExecution } from '../executions/states.ts'
+import type { Metrics } from '../metrics/metrics.ts'
+import { createCommandIds } from './command-ids.ts'
+
+/** A command before it is known who claims it with the create. */
+export type CommandToStore = Omit<NewCommand, 'claims'>
+
+/**
+ * Creates on their way to PostgreSQL: commands for one client share a statement, a group has one to itself. Those that count
+ * against a quota wait for its counter, and nobody else's for them.
+ */
+export interface CommandInserts {
+  /** Call it before the first command: from then on ids are made by PostgreSQL's clock. */
+  start(): Promise<void>
+  newId(): string
+  add(command: CommandToStore): Promise<InsertedCommand>
+  /** Whether commands were refused just now for want of PostgreSQL. */
+  failing(): boolean
+  stop(): Promise<void>
+}
+
+export interface CommandInsertsDeps {
+  db: Db
+  settings: Settings
+  metrics: Metrics
+  clock: DatabaseClock
+  dispatch: Pick<Dispatch, 'announce'>
+  /** Named point of the way, for the tests that end the process there. */
+  passed?(point: 'create-committed'): void
+}
+
+export function createCommandInserts(deps: CommandInsertsDeps): CommandInserts {
+  const { db, settings, metrics, clock } = deps
+  const limits = { maxPendingPerClient: settings.MAX_PENDING_PER_CLIENT, dayTimeZone: settings.DAY_TIME_ZONE }
+
+  /** Announced only now, so that nobody's session waits for more than the one statement. */
+  async function insert(commands: CommandToStore[]): Promise<InsertedCommand[]> {
+    const announced = commands.map(({ id, target, notBefore }) =>
+      deps.dispatch.announce(id, target, notBefore === null),
+    )
+    const withClaims = commands.map((command, index) => ({ ...command, claims: announced[index]?.claims ?? NO_CLAIMS }))
+    let inserted: InsertedCommand[]
+    try {
+      inserted = await insertCommands(db, withClaims, limits)
+    } catch (error) {
+      for (const { settle } of announced) settle('unknown')
+      throw error
+    }
+    // One statement has one time for all of them.
+    const accepted = inserted.find((result) => result.refusal === null)
+    if (accepted) {
+      clock.observe(Date.parse(accepted.createdAt))
+      deps.passed?.('create-committed')
+    }
+    const results = new Map(inserted.map((result) => [result.id, result]))
+    return commands.map((command, index) => {
+      const result = results.get(command.id) as InsertedCommand
+      announced[index]?.settle(result.refusal === null ? storedCommand(command, result) : 'refused')
+      return result
+    })
+  }
+
+  const inserts = (max: number, name: string): Batcher<CommandToStore, InsertedCommand> =>
+    createBatcher({ run: insert, max, whenDown: 'reject', meter: metrics.batcher(name) })
+  const free = { single: inserts(200, 'create'), group: inserts(1, 'create_group') }
+  const limited = { single: inserts(200, 'create_limited'), group: inserts(1, 'create_group_limited') }
+  const all = [free.single, free.group, limited.single, limited.group]
+  return {
+    async start() {
+      clock.observe((await readDatabaseClock(db)).getTime())
+    },
+    newId: createCommandIds(clock),
+    add(command) {
+      const { single, group } = command.quota === null ? free : limited
+      // Ten thousand rows take their time: nobody's command for one client is stored behind them.
+      return (command.target.kind === 'client' ? single : group).add(command)
+    },
+    failing: () => all.some((batcher) => batcher.failing()),
+    stop: async () => {
+      await Promise.all(all.map((batcher) => batcher.stop()))
+    },
+  }
+}
+
+const NO_CLAIMS = new Map()
+
+/** As it was just committed. */
+function storedCommand(command: CommandToStore, stored: Extract<InsertedCommand, { refusal: null }>): StoredCommand {
+  const { action, payload, priority, target, delivery, maxRetries, startTimeoutSeconds, timeoutSeconds } = command
+  const createdAt = Date.parse(stored.createdAt)
+  const state = newExecution({
+    delivery,
+    maxRetries,
+    startTimeoutSeconds,
+    timeoutSeconds,
+    expiresAt: Date.parse(stored.expiresAt),
+    notBefore: stored.notBefore === null ? null : Date.parse(stored.notBefore),
+  })
+  const work: Omit<NewWork, 'clientId'> = {
+    commandId: command.id,
+    version: 0,
+    action,
+    payload,
+    priority,
+    target,
+    createdAt,
+    state,
+  }
+  return {
+    clientIds: stored.clientIds,
+    claimed: new Set(stored.claimed),
+    work: (clientId) => ({ ...work, clientId }),
+  }
+}
