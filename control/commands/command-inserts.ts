@@ -42,17 +42,15 @@ export function createCommandInserts(deps: CommandInsertsDeps): CommandInserts {
 
   /** Announced only now, so that nobody's session waits for more than the one statement. */
   async function insert(commands: CommandToStore[]): Promise<InsertedCommand[]> {
-    const announced = commands.map(({ id, target, notBefore }) =>
-      deps.dispatch.announce(id, target, notBefore === null),
-    )
-    const withClaims = commands.map((command, index) => ({ ...command, claims: announced[index]?.claims ?? NO_CLAIMS }))
-    let inserted: InsertedCommand[]
-    try {
-      inserted = await insertCommands(db, withClaims, limits)
-    } catch (error) {
+    const announced = commands.map((command) => ({
+      command,
+      ...deps.dispatch.announce(command.id, command.target, command.notBefore === null),
+    }))
+    const withClaims = announced.map(({ command, claims }) => ({ ...command, claims }))
+    const inserted = await insertCommands(db, withClaims, limits).catch((error) => {
       for (const { settle } of announced) settle('unknown')
       throw error
-    }
+    })
     // One statement has one time for all of them.
     const accepted = inserted.find((result) => result.refusal === null)
     if (accepted) {
@@ -60,9 +58,9 @@ export function createCommandInserts(deps: CommandInsertsDeps): CommandInserts {
       deps.passed?.('create-committed')
     }
     const results = new Map(inserted.map((result) => [result.id, result]))
-    return commands.map((command, index) => {
+    return announced.map(({ command, settle }) => {
       const result = results.get(command.id) as InsertedCommand
-      announced[index]?.settle(result.refusal === null ? storedCommand(command, result) : 'refused')
+      settle(result.refusal === null ? storedCommand(command, result) : 'refused')
       return result
     })
   }
@@ -88,8 +86,6 @@ export function createCommandInserts(deps: CommandInsertsDeps): CommandInserts {
     },
   }
 }
-
-const NO_CLAIMS = new Map()
 
 /** As it was just committed. */
 function storedCommand(command: CommandToStore, stored: Extract<InsertedCommand, { refusal: null }>): StoredCommand {

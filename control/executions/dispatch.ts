@@ -65,6 +65,8 @@ export interface DispatchDeps extends HandOverDeps {
 }
 
 const FIRST_ATTEMPT = 1
+/** No client's id. */
+const GROUPS = '*'
 const NOBODY: Pick<StoredCommand, 'clientIds' | 'claimed'> = { clientIds: [], claimed: new Set() }
 
 interface OpenGroup extends Group {
@@ -84,8 +86,8 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
 
   /** Ten thousand sessions take a group command. */
   const turns = createTurns()
-  /** Commands that were announced, and of which it is not known yet whether they are stored: groups, and for how many commands each client. */
-  const unsettled = { groups: 0, clients: new Map<string, number>() }
+  /** How many commands were announced, for each client and for groups, of which it is not known yet whether they are stored. */
+  const unsettled = new Map<string, number>()
   /** Group commands that are being stored or claimed. */
   const groups = new Map<string, Group>()
 
@@ -107,8 +109,8 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
   /** Nothing else can wait for it, or is being stored, and its window is open. Another node may have stored something older. */
   const takesAtOnce = (session: Session): boolean =>
     writable(session) &&
-    unsettled.groups === 0 &&
-    !unsettled.clients.has(session.clientId) &&
+    !unsettled.has(GROUPS) &&
+    !unsettled.has(session.clientId) &&
     session.drained &&
     !session.uncertain &&
     session.room > 0 &&
@@ -203,38 +205,30 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
         }
         for (const settle of settlers) turns.run(() => settle(outcome))
         if (clientIds.length > 0) deps.tell('group', { commandId, target })
-        void sendGroup(commandId, group, clientIds, claimed)
+        void sendGroup(commandId, group, sessionsHere(clientIds), claimed)
       },
     }
   }
 
   function count(target: Target, step: 1 | -1): void {
-    if (target.kind !== 'client') {
-      unsettled.groups += step
-      return
-    }
-    const { clients } = unsettled
-    const left = (clients.get(target.clientId) ?? 0) + step
-    if (left === 0) clients.delete(target.clientId)
-    else clients.set(target.clientId, left)
+    const whose = target.kind === 'client' ? target.clientId : GROUPS
+    const left = (unsettled.get(whose) ?? 0) + step
+    if (left === 0) unsettled.delete(whose)
+    else unsettled.set(whose, left)
   }
 
   /** The sessions here that a command can be for. Whom a group command is for, only the table says. */
   function sessionsOf(target: Target): Session[] {
-    if (target.kind === 'client') return [deps.session(target.clientId)].filter((session) => session !== undefined)
+    if (target.kind === 'client') return sessionsHere([target.clientId])
     const isMeant = ({ config }: Session): boolean => target.kind !== 'zone' || config.zones.includes(target.zone)
     return [...deps.sessions()].filter(isMeant)
   }
 
-  async function joinGroup(commandId: string, target: Target): Promise<void> {
-    const group = openGroup(commandId, target)
-    await sendGroup(
-      commandId,
-      group,
-      sessionsOf(target).map(({ clientId }) => clientId),
-      NOBODY.claimed,
-    )
-  }
+  const sessionsHere = (clientIds: string[]): Session[] =>
+    clientIds.map(deps.session).filter((session) => session !== undefined)
+
+  const joinGroup = (commandId: string, target: Target): Promise<void> =>
+    sendGroup(commandId, openGroup(commandId, target), sessionsOf(target), NOBODY.claimed)
 
   function openGroup(commandId: string, target: Target): OpenGroup {
     const { promise: done, resolve: markDone } = Promise.withResolvers<void>()
@@ -246,11 +240,10 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
   async function sendGroup(
     commandId: string,
     group: OpenGroup,
-    clientIds: string[],
+    sessions: Session[],
     claimed: ReadonlySet<string>,
   ): Promise<void> {
     try {
-      const sessions = clientIds.map(deps.session).filter((session) => session !== undefined)
       const listening = sessions.filter((session) => listens(group, session))
       await Promise.all(
         listening.map((session) => (claimed.has(session.clientId) ? through(session) : claimNow(session))),

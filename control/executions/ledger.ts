@@ -39,11 +39,14 @@ export interface ClaimingSession {
   isOnItsWay(commandId: string, attempt: number): boolean
 }
 
-/** What is to be handed over; `now`: PostgreSQL's clock at the claim, ms. */
-export type Claimed = Omit<Claimable, 'epoch' | 'room'> & { now: number }
-
 /** A new execution, and what its command's message carries. */
 export type NewWork = Omit<Claimable, 'epoch' | 'room'>
+
+/** What is to be handed over; `now`: PostgreSQL's clock at the claim, ms. */
+export type Claimed = NewWork & { now: number }
+
+/** With the places that were free in its client's window. */
+type ClaimedInRoom = Claimed & Pick<Claimable, 'room'>
 
 /** An execution whose change is committed: its key, and what its command says. */
 export type ChangedExecution = Pick<StoredExecution, 'commandId' | 'clientId' | 'action' | 'createdAt'>
@@ -63,7 +66,7 @@ export interface Ledger {
    */
   applyToOpen(clientId: string, input: Input, session: ClaimingSession | null): Promise<(ExecutionKey & Applied)[]>
   /** Claims what the session may have now: inside its window, most urgent first; `room`: how many places that had. */
-  claim(session: ClaimingSession): Promise<(Claimed & { room: number })[]>
+  claim(session: ClaimingSession): Promise<ClaimedInRoom[]>
   /** A new execution that was stored as claimed: from here on it is in the ledger's hands. */
   begin(work: NewWork, claim: EarlyClaim): Claimed
   onChange(listener: ChangeListener): void
@@ -89,7 +92,7 @@ type Job =
 type Outcome = {
   applied?: Applied | undefined
   open?: (ExecutionKey & Applied)[]
-  claimed?: (Claimed & { room: number })[]
+  claimed?: ClaimedInRoom[]
 }
 
 /** An execution in hand: what was read, and what the inputs of this round have made of it so far. */
@@ -301,7 +304,7 @@ function decide(job: Job, read: Read, context: Context): Outcome {
     return { open: open.map(({ work }) => applyToOne(work, job, context)) }
   }
   const { session } = job
-  const claimed: (Claimed & { room: number })[] = []
+  const claimed: ClaimedInRoom[] = []
   for (const { work, item } of read.claimableOf.get(session.clientId) ?? []) {
     if (item.epoch !== session.epoch) continue
     // A claim of this very session that is not on its way: its commit got no answer, so nobody forwarded it.

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { createDispatch } from '../../control/executions/dispatch.ts'
+import { createDispatch, type Dispatch } from '../../control/executions/dispatch.ts'
 import type { Ledger } from '../../control/executions/ledger.ts'
 import type { Session } from '../../control/sessions/sessions.ts'
 import type { Transport } from '../../control/transport.ts'
@@ -50,6 +50,19 @@ function listeningSession(clientId: string): Session {
   }
 }
 
+/** Of a node that has this session and no other. */
+const dispatchFor = (session: Session, transport: Partial<Transport> = {}): Dispatch =>
+  createDispatch({
+    db: store.db,
+    log: silent,
+    ledger,
+    session: () => session,
+    sessions: () => [session],
+    tell: () => undefined,
+    others: () => 0,
+    transport: transport as Transport,
+  })
+
 // A create whose commit gets no answer is refused as not confirmed, though the command is there: its claims must not stay in hand.
 test('a group command that was stored without an answer goes to whom it was claimed for meanwhile', async () => {
   const [clientId] = clientIds(1) as [string]
@@ -58,20 +71,11 @@ test('a group command that was stored without an answer goes to whom it was clai
   const row: StoredRow = { commandId, clientId, priority: 5, state }
   const session = listeningSession(clientId)
   const published: string[][] = []
-  const dispatch = createDispatch({
-    db: store.db,
-    log: silent,
-    ledger,
-    session: () => session,
-    sessions: () => [session],
-    tell: () => undefined,
-    others: () => 0,
-    transport: {
-      async forwardShared(_target, sessions) {
-        published.push(sessions.map((each) => each.clientId))
-        return new Set(sessions.map((each) => each.clientId))
-      },
-    } as Partial<Transport> as Transport,
+  const dispatch = dispatchFor(session, {
+    async forwardShared(_target, sessions) {
+      published.push(sessions.map((each) => each.clientId))
+      return new Set(sessions.map((each) => each.clientId))
+    },
   })
   const announced = dispatch.announce(commandId, { kind: 'zone', zone: 'A' }, true)
   await fill(store, [{ id: clientId, epoch: EPOCH, maxInFlight: 8, disabled: false }], [row])
@@ -86,19 +90,6 @@ test('a group command that was stored without an answer goes to whom it was clai
 
 function idleSession(clientId: string): Session {
   return { ...listeningSession(clientId), drained: true, room: 8 }
-}
-
-function dispatchFor(session: Session, withLedger: Ledger = ledger) {
-  return createDispatch({
-    db: store.db,
-    log: silent,
-    ledger: withLedger,
-    session: () => session,
-    sessions: () => [session],
-    tell: () => undefined,
-    others: () => 0,
-    transport: {} as Transport,
-  })
 }
 
 test('while a command for a client is being stored no later one is claimed with its create: it would pass the other', async () => {

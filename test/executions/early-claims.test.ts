@@ -65,10 +65,9 @@ const statuses = async (id: string): Promise<Record<string, string>> => {
 }
 
 test('what a session takes at once is stored as the rules leave it after its claim, and its events say so in order', async () => {
-  const ids = await register(6)
-  for (const [index, delivery] of (['at_most_once', 'at_least_once'] as const).entries())
+  for (const delivery of ['at_most_once', 'at_least_once'] as const)
     for (const journalId of [null, randomUUID()]) {
-      const clientId = ids[2 * index + (journalId ? 1 : 0)] as string
+      const [clientId] = (await register(1)) as [string]
       const claim = { epoch: EPOCH, journalId }
       const stored = command(only(clientId), { [clientId]: claim }, { delivery })
       const [inserted] = await insert(stored)

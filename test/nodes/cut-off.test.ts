@@ -145,6 +145,7 @@ describe.skipIf(!hasTool('redis-server', 'redis-server'))('a node that is cut of
       await judge(ids, [...devices, other, moved, back, worker])
       // It may take logins before it has renewed its lease.
       await until(async () => Object.values(await owners()).every(Boolean), 'each has its owner')
+      expect(await owners()).toEqual({ stays: true, moves: true, works: true, other: true })
     },
   )
 

@@ -1,6 +1,7 @@
 import pg from 'pg'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { enter, register } from '../broker/support/scene.ts'
+import { parseExposition } from '../support/exposition.ts'
 import { startServer, type TestServer } from '../support/server.ts'
 import { until } from '../support/until.ts'
 
@@ -30,8 +31,9 @@ test('a create that is committed long after its caller was told that nothing is 
   expect((await create('late')).status).toBe(503)
   // The session has looked for what may be left of it, and found nothing.
   const rounds = async (): Promise<number> => {
-    const metrics = await (await fetch(`${server.http}/metrics`)).text()
-    return Number(/^signalbox_batch_items_count\{batcher="ledger"\} (\d+)$/m.exec(metrics)?.[1] ?? 0)
+    const metrics = parseExposition(await (await fetch(`${server.http}/metrics`)).text())
+    const samples = metrics.get('signalbox_batch_items')?.samples ?? []
+    return samples.find(({ name, labels }) => name.endsWith('_count') && labels.batcher === 'ledger')?.value ?? 0
   }
   const before = await rounds()
   await until(async () => (await rounds()) > before, 'the look')
