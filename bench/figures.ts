@@ -32,6 +32,8 @@ export const FIGURES = {
   memory: { label: 'memory', unit: 'MiB' },
   memoryDrift: { label: 'memory, last third to middle third', unit: '×' },
   latencyDrift: { label: 'p50, last third to middle third', unit: '×' },
+  serverDrift: { label: 'CPU of the server, last third to middle third', unit: '×' },
+  databaseDrift: { label: 'CPU of the database, last third to middle third', unit: '×' },
   reconnects: { label: 'reconnects', unit: '' },
   serverCpu: { label: 'CPU of the server', unit: 'µs each' },
   databaseCpu: { label: 'CPU of the database', unit: 'µs each' },

@@ -5,16 +5,16 @@ const MICROS_PER_TICK = 1e6 / Number(execFileSync('getconf', ['CLK_TCK'], { enco
 
 /** CPU time that a process has used so far, in µs. */
 export function cpuMicros(pid: number): number {
-  const fields = statOf(pid)
-  return (Number(fields[11]) + Number(fields[12])) * MICROS_PER_TICK
+  return ownMicros(statOf(pid))
 }
 
 /** The same of a process and its children: PostgreSQL has one per connection. Ended children count, by what their parent knows. */
 export function cpuMicrosOfFamily(pid: number): number {
   const own = statOf(pid)
   const ended = (Number(own[13]) + Number(own[14])) * MICROS_PER_TICK
-  const children = readdirSync('/proc').filter((name) => /^\d+$/.test(name) && parentOf(name) === pid)
-  return children.reduce((sum, child) => sum + cpuMicros(Number(child)), cpuMicros(pid) + ended)
+  const others = readdirSync('/proc').flatMap((name) => (/^\d+$/.test(name) ? [statIfThere(name)] : []))
+  const children = others.filter((stat) => stat !== undefined).filter((stat) => Number(stat[1]) === pid)
+  return children.reduce((sum, stat) => sum + ownMicros(stat), ownMicros(own) + ended)
 }
 
 /** Memory that a process occupies, in MiB. */
@@ -29,11 +29,13 @@ function statOf(pid: number | string): string[] {
   return stat.slice(stat.lastIndexOf(')') + 2).split(' ')
 }
 
-function parentOf(pid: string): number | undefined {
+function statIfThere(pid: string): string[] | undefined {
   try {
-    return Number(statOf(pid)[1])
+    return statOf(pid)
   } catch {
     // It ended meanwhile.
     return undefined
   }
 }
+
+const ownMicros = (stat: string[]): number => (Number(stat[11]) + Number(stat[12])) * MICROS_PER_TICK
