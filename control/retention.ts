@@ -1,5 +1,6 @@
 import type { Logger } from 'pino'
 import { type Db, isBadValue } from '../db/connect.ts'
+import { FEED_START, type FeedPosition } from '../db/events.ts'
 import {
   BEFORE_ALL,
   deleteCommands,
@@ -82,7 +83,7 @@ export function createRetention(deps: RetentionDeps): Clock {
     }
   }
 
-  async function removeEvents(from: number): Promise<number | undefined> {
+  async function removeEvents(from: FeedPosition): Promise<FeedPosition | undefined> {
     const { last, events } = await deleteOldEvents(db, from, days, batch * EVENTS_PER_EXECUTION)
     count({ events })
     return last
@@ -110,7 +111,7 @@ export function createRetention(deps: RetentionDeps): Clock {
     ...(days > 0
       ? [
           partOf(BEFORE_ALL, removeCommands),
-          partOf(0, removeEvents),
+          partOf(FEED_START, removeEvents),
           partOf(BEFORE_ALL, removeAlerts),
           partOf(true, removeEnrolments),
         ]

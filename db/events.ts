@@ -51,6 +51,8 @@ export interface FeedPosition {
   id: number
 }
 
+export const FEED_START: FeedPosition = { xid: '0', id: 0 }
+
 export interface FeedFilter {
   types?: string[] | undefined
   zone?: string | undefined
@@ -109,7 +111,7 @@ export async function feedEnd(db: Db): Promise<FeedPosition> {
     select xid::text as xid, id from events where xid < pg_snapshot_xmin(pg_current_snapshot()) order by xid desc, id desc limit 1`.execute(
     db,
   )
-  return found.rows[0] ?? { xid: '0', id: 0 }
+  return found.rows[0] ?? FEED_START
 }
 
 /**

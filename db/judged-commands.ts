@@ -1,32 +1,33 @@
 import { type RawBuilder, sql } from 'kysely'
+import type { Target } from '../schemas/commands.ts'
 import { pendingOf } from './client-work.ts'
 import { SHARES, taken } from './quotas.ts'
 
 // The part of the statement that stores commands that says which of them may be stored, and for whom.
 
+const CLIENT = sql.raw('id, disabled, session_epoch is not null and not silent as online')
+
+/** The clients `k(id, disabled, online)` of an `input` row `i`, by the kind of its target. A row is locked as it is read. */
+const MEMBERS: Record<Target['kind'], (lock: RawBuilder<unknown>) => RawBuilder<unknown>> = {
+  client: (lock) => sql`
+    cross join lateral (select ${CLIENT} from clients where id = i.client_id and deleted_at is null offset 0 ${lock}) k`,
+  zone: (lock) => sql`
+    cross join lateral (select client_id from zone_members where zone = i.zone order by client_id offset 0) z
+    cross join lateral (select ${CLIENT} from clients where id = z.client_id and deleted_at is null offset 0 ${lock}) k`,
+  broadcast: (lock) => sql`
+    cross join lateral (select ${CLIENT} from clients where deleted_at is null offset 0 ${lock}) k`,
+}
+
 /**
  * Who of the `input` rows' targets exists, waits and is excluded, as `targets(id, client_id, online, pending, reason)`.
- * `input` has ord, id, kind, client_id, zone, priority and takes_place: whether it will be stored, as far as is known before.
+ * `input` has ord, id, client_id, zone, priority and takes_place (whether it will be stored, as far as is known before), and targets
+ * of one `kind`: each kind more in a statement would cost all of them.
  * A disabled or full client is a target with a reason not to be one.
  */
-export const targetsOf = (maxPendingPerClient: number, lock: RawBuilder<unknown>) => sql`
-  single as materialized (
-    select i.id, i.priority, i.ord, i.takes_place, k.id as client_id, k.disabled, k.session_epoch is not null and not k.silent as online
-    from input i cross join lateral (select * from clients where id = i.client_id and deleted_at is null offset 0 ${lock}) k
-    where i.kind = 'client'
+export const targetsOf = (kind: Target['kind'], maxPendingPerClient: number, lock: RawBuilder<unknown>) => sql`
+  members as materialized (
+    select i.id, i.priority, i.ord, i.takes_place, k.id as client_id, k.disabled, k.online from input i ${MEMBERS[kind](lock)}
   ),
-  zoned as materialized (
-    select i.id, i.priority, i.ord, i.takes_place, k.id as client_id, k.disabled, k.session_epoch is not null and not k.silent as online
-    from input i
-    cross join lateral (select client_id from zone_members where zone = i.zone order by client_id offset 0) z
-    cross join lateral (select * from clients where id = z.client_id and deleted_at is null offset 0 ${lock}) k
-    where i.kind = 'zone'
-  ),
-  everyone as materialized (
-    select i.id, i.priority, i.ord, i.takes_place, k.id as client_id, k.disabled, k.session_epoch is not null and not k.silent as online
-    from input i join clients k on k.deleted_at is null where i.kind = 'broadcast' ${lock}
-  ),
-  members as (select * from single union all select * from zoned union all select * from everyone),
   waiting as materialized (
     select m.client_id, (select count(*)::integer from ${pendingOf(sql`m.client_id`)} e) as pending
     from (select distinct client_id from members) m

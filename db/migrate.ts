@@ -12,6 +12,7 @@ import { up as nodes } from './migrations/0009-nodes.ts'
 import { up as openWork } from './migrations/0010-open-work.ts'
 import { up as endedEnrolments } from './migrations/0011-ended-enrolments.ts'
 import { up as dueWork } from './migrations/0012-due-work.ts'
+import { up as costOfARow } from './migrations/0013-cost-of-a-row.ts'
 
 /** Frozen once released: a change is a new number. */
 const MIGRATIONS: Record<string, Migration> = {
@@ -26,6 +27,7 @@ const MIGRATIONS: Record<string, Migration> = {
   '0010-open-work': { up: openWork },
   '0011-ended-enrolments': { up: endedEnrolments },
   '0012-due-work': { up: dueWork },
+  '0013-cost-of-a-row': { up: costOfARow },
 }
 
 /**

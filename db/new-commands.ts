@@ -76,7 +76,7 @@ export type InsertedCommand =
     }
 
 /**
- * Judges and stores a batch of commands with their executions, events and idempotency keys in one statement.
+ * Judges and stores a batch of commands with one kind of target, their executions, events and idempotency keys in one statement.
  * Each row stands for itself: a refused one stores nothing. A group's list of clients is frozen here.
  * A twin of a key that is being committed elsewhere waits for it. Only a batch with a quota claim asks for quotas.
  * What a session takes at once is stored as `transition` would leave it after its claim, if it is its client's current session.
@@ -86,6 +86,8 @@ export async function insertCommands(
   commands: NewCommand[],
   { maxPendingPerClient, dayTimeZone }: { maxPendingPerClient: number; dayTimeZone: string },
 ): Promise<InsertedCommand[]> {
+  const [kind, ...others] = new Set(commands.map(({ target }) => target.kind))
+  if (kind === undefined || others.length > 0) throw new Error('a batch is of commands with one kind of target')
   const limited = commands.some(({ quota }) => quota !== null)
   const claims = commands.flatMap(({ id, claims }) =>
     [...claims].map(([clientId, claim]) => [`${id} ${clientId}`, claim] as const),
@@ -151,7 +153,7 @@ export async function insertCommands(
         )) as takes_place
       from timely t
     ),
-    ${targetsOf(maxPendingPerClient, AGAINST_DELETION)},
+    ${targetsOf(kind, maxPendingPerClient, AGAINST_DELETION)},
     ${limited ? judgedByGrants(dayTimeZone) : JUDGED},
     keyed as (
       insert into idempotency_keys (principal_id, key, request_hash, command_id, created_at)
@@ -216,14 +218,18 @@ const EXECUTIONS = sql`
  */
 const earlyExecutions = (claims: Record<string, EarlyClaim>) => sql`
     born as materialized (
-      select a.id, a.ord, a.created_at, a.priority, a.start, a.expiry, a.start_timeout_seconds, t.client_id, s.claim
-      from accepted a join targets t on t.id = a.id and t.reason is null
+      select n.*, s.claim
+      from (
+        select a.id, a.ord, a.created_at, a.priority, a.start, a.expiry, a.start_timeout_seconds, t.client_id
+        from accepted a join targets t on t.id = a.id and t.reason is null
+        offset 0 -- joined before anybody is locked
+      ) n
       left join lateral (
-        select c.claim from (select ${JSON.stringify(claims)}::jsonb -> concat_ws(' ', t.id, t.client_id) as claim offset 0) c
+        select c.claim from (select ${JSON.stringify(claims)}::jsonb -> concat_ws(' ', n.id, n.client_id) as claim offset 0) c
         cross join lateral (
-          select 1 from clients where id = t.client_id and session_epoch = (c.claim ->> 'epoch')::bigint for no key update skip locked
+          select 1 from clients where id = n.client_id and session_epoch = (c.claim ->> 'epoch')::bigint for no key update skip locked
         ) k
-      ) s on a.start is null
+      ) s on n.start is null
     ),
     new_executions as (
       insert into executions (command_id, client_id, status, attempt, priority, not_before, expires_at, epoch, handovers, deadline, queued_at)
@@ -257,7 +263,6 @@ export async function previewTargets(
     {
       ord: 0,
       id: '00000000-0000-0000-0000-000000000000',
-      kind,
       client_id: kind === 'client' ? target.clientId : null,
       zone: kind === 'zone' ? target.zone : null,
       priority,
@@ -269,8 +274,8 @@ export async function previewTargets(
     excluded: Exclusion[]
     targets: { clientId: string; online: boolean; pending: number }[] | null
   }>`
-    with input as materialized (select * from ${rows(input)} as i(ord integer, id uuid, kind text, client_id text, zone text, priority smallint, takes_place boolean)),
-    ${targetsOf(maxPendingPerClient, sql``)},
+    with input as materialized (select * from ${rows(input)} as i(ord integer, id uuid, client_id text, zone text, priority smallint, takes_place boolean)),
+    ${targetsOf(kind, maxPendingPerClient, sql``)},
     kept as (
       insert into target_previews (hash, client_ids) select hash, coalesce(client_ids, '{}') from target_lists
       on conflict (hash) do update set created_at = clock_timestamp()

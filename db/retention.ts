@@ -1,5 +1,6 @@
 import { sql } from 'kysely'
 import type { Db } from './connect.ts'
+import type { FeedPosition } from './events.ts'
 
 /** Everything settled for longer than this may go. */
 const cutoff = (days: number) => sql`(clock_timestamp() - make_interval(days => ${days}::integer))`
@@ -90,28 +91,33 @@ export async function deleteCommands(db: Db, commandIds: string[], days: number,
 }
 
 /**
- * Of the next `limit` events behind `after`, removes those that belong to no command, or to one that was removed before them (an
- * alert may be acknowledged later), and are older than `days`. Answers the
- * last event that is that old, of a command or not; undefined at the end of what is old.
+ * Of the next `limit` events behind `after`, in the order of the feed, removes those that belong to no command, or to one that was
+ * removed before them (an alert may be acknowledged later), and are older than `days`. Answers the last event that is that old, of a
+ * command or not; undefined at the end of what is old.
  */
 export async function deleteOldEvents(
   db: Db,
-  after: number,
+  after: FeedPosition,
   days: number,
   limit: number,
-): Promise<{ last: number | undefined; events: number }> {
-  const found = await sql<{ last: number | null; events: number }>`
+): Promise<{ last: FeedPosition | undefined; events: number }> {
+  const found = await sql<{ xid: string | null; id: number | null; events: number }>`
     with next as materialized (
-      select id, ctid as place, at, command_id from events where id > ${after}::bigint order by id limit ${limit}
+      select xid, id, ctid as place, at, command_id from events
+      where (xid, id) > (${after.xid}::xid8, ${after.id}::bigint) order by xid, id limit ${limit}
     ),
-    old as materialized (select id, place, command_id from next where at < (select ${cutoff(days)})),
+    old as materialized (select xid, id, place, command_id from next where at < (select ${cutoff(days)})),
+    last as (select xid, id from old order by xid desc, id desc limit 1),
     gone as (
       delete from events where ctid = any(array(
         select o.place from old o where not exists (select 1 from commands c where c.id = o.command_id)))
       returning 1
     )
-    select (select max(id) from old) as last, (select count(*)::integer from gone) as events`.execute(db)
-  return { last: found.rows[0]?.last ?? undefined, events: found.rows[0]?.events ?? 0 }
+    select (select xid::text from last) as xid, (select id from last) as id, (select count(*)::integer from gone) as events`.execute(
+    db,
+  )
+  const { xid = null, id = null, events = 0 } = found.rows[0] ?? {}
+  return { last: xid === null || id === null ? undefined : { xid, id }, events }
 }
 
 /**

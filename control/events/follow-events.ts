@@ -1,6 +1,6 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import type { Db } from '../../db/connect.ts'
-import { type FeedFilter, type FeedPosition, feedEnd, hasEventsAfter, readFeed } from '../../db/events.ts'
+import { FEED_START, type FeedFilter, type FeedPosition, feedEnd, hasEventsAfter, readFeed } from '../../db/events.ts'
 import type { Command } from '../../schemas/commands.ts'
 import { AppError } from '../../schemas/errors.ts'
 import type { Event } from '../../schemas/events.ts'
@@ -37,7 +37,7 @@ export async function followCommand(
   gone: AbortSignal,
 ): Promise<AsyncGenerator<FollowedEvent | { settled: Command }>> {
   await readCommand(db, id)
-  return followToTheEnd(db, id, lastEventId === undefined ? { xid: '0', id: 0 } : parsePosition(lastEventId), gone)
+  return followToTheEnd(db, id, lastEventId === undefined ? FEED_START : parsePosition(lastEventId), gone)
 }
 
 async function* follow(

@@ -89,6 +89,10 @@ export async function orphans(sql: Sql): Promise<unknown[]> {
     `select 'event' as what, e.command_id from events e
       where e.command_id is not null and e.type not like 'alert.%' and not exists (select 1 from commands c where c.id = e.command_id)
     union all
+    select 'execution', e.command_id from executions e
+      where not exists (select 1 from commands c where c.id = e.command_id)
+        or not exists (select 1 from clients k where k.id = e.client_id)
+    union all
     select 'incomplete command', c.id from commands c
       where c.total <> (select count(*) from executions e where e.command_id = c.id)
     union all

@@ -128,7 +128,8 @@ test('a stopping server ends its streams instead of waiting for them', async () 
   const other = await startServer()
   const stream = await openStream(`${other.http}/api/events`, ADMIN_TOKEN)
   const began = performance.now()
-  await other.stop()
+  const stopped = other.stop()
   await stream.ended
   expect(performance.now() - began).toBeLessThan(5000)
+  await stopped
 })
