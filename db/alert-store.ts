@@ -43,7 +43,11 @@ export async function loadOpenAlerts(
   const found = await sql<Omit<OpenAlert, 'lastAt'> & { last_at: Date }>`
     select a.id, a.kind, a.subject, a.client_id as "clientId", a.command_id as "commandId", a.severity, a.message, a.details,
       a.count, a.last_at
-    from (select distinct kind, subject from ${rows(keys.map(({ kind, subject }) => ({ kind, subject })))} as k(kind text, subject text)) k
+    from (select distinct kind, subject from ${rows(
+      'k',
+      { kind: 'text', subject: 'text' },
+      keys.map(({ kind, subject }) => ({ kind, subject })),
+    )}) k
     cross join lateral (
       select * from alerts o where o.kind = k.kind and o.subject = k.subject and o.resolved_at is null limit 1
     ) a`.execute(db)
@@ -60,6 +64,21 @@ export interface AlertChange {
   isNew: boolean
   /** What ended it, or null while it goes on. */
   resolution: string | null
+}
+
+const ALERT = {
+  is_new: 'boolean',
+  id: 'uuid',
+  kind: 'text',
+  subject: 'text',
+  client_id: 'text',
+  command_id: 'uuid',
+  severity: 'text',
+  message: 'text',
+  details: 'jsonb',
+  count: 'integer',
+  last_at: 'timestamptz',
+  resolution: 'text',
 }
 
 /**
@@ -93,11 +112,14 @@ export async function storeAlerts(
   // for each other. Security events are locked in the order in which they are stored.
   const stored = await sql`
     with input as (
-      select * from ${rows(input)} as i(is_new boolean, id uuid, kind text, subject text, client_id text, command_id uuid,
-        severity text, message text, details jsonb, count integer, last_at timestamptz, resolution text)
+      select * from ${rows('i', ALERT, input)}
     ),
     told as materialized (
-      select s.id, t.count from ${rows(told.map(({ id, count }) => ({ id, count })))} as t(id bigint, count bigint)
+      select s.id, t.count from ${rows(
+        't',
+        { id: 'bigint', count: 'bigint' },
+        told.map(({ id, count }) => ({ id, count })),
+      )}
       join security_events s on s.id = t.id order by s.kind, s.subject, s.minute for update of s
     ),
     locked as materialized (

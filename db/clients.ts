@@ -191,7 +191,11 @@ export async function closeSessions(
     with locked as (
       select k.id, k.epoch
       from (
-        select * from ${rows(sessions.map((session) => ({ id: session.clientId, epoch: session.epoch })))} as s(id text, epoch bigint)
+        select * from ${rows(
+          's',
+          { id: 'text', epoch: 'bigint' },
+          sessions.map((session) => ({ id: session.clientId, epoch: session.epoch })),
+        )}
         order by id
       ) s
       cross join lateral (
@@ -239,7 +243,7 @@ export async function storeReported(
   const latest = new Map(statuses.map((status) => [status.clientId, status]))
   const input = [...latest].map(([id, { epoch, reported }]) => ({ id, epoch, reported }))
   await sql`
-    with input as (select * from ${rows(input)} as i(id text, epoch bigint, reported jsonb)),
+    with input as (select * from ${rows('i', { id: 'text', epoch: 'bigint', reported: 'jsonb' }, input)}),
     locked as (
       select id from clients where id = any(array(select id from input)) order by id for no key update
     )

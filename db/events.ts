@@ -173,7 +173,7 @@ export async function insertClientEvents(
   await sql`
     insert into events (type, client_id, client_event_id, data)
     select 'client.event', client_id, event_id, data
-    from ${rows(input)} as i(ord integer, client_id text, event_id text, data jsonb)
+    from ${rows('i', { ord: 'integer', client_id: 'text', event_id: 'text', data: 'jsonb' }, input)}
     order by ord
     on conflict (client_id, client_event_id) where client_event_id is not null do nothing`.execute(db)
 }

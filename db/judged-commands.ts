@@ -7,10 +7,36 @@ import { SHARES, taken } from './quotas.ts'
 
 const CLIENT = sql.raw('id, disabled, session_epoch is not null and not silent as online')
 
-/** The clients `k(id, disabled, online)` of an `input` row `i`, by the kind of its target. A row is locked as it is read. */
-const MEMBERS: Record<Target['kind'], (lock: RawBuilder<unknown>) => RawBuilder<unknown>> = {
-  client: (lock) => sql`
-    cross join lateral (select ${CLIENT} from clients where id = i.client_id and deleted_at is null offset 0 ${lock}) k`,
+/** What is against a target: `waiting` before this command, its own place included. */
+const reason = (waiting: RawBuilder<unknown>, maxPendingPerClient: number) => sql`
+  case when disabled then 'disabled' when priority < 10 and ${waiting} > ${maxPendingPerClient} then 'queue_full' end as reason`
+
+/** The place of a row among those for the same client that will be stored. */
+const PLACE = sql`count(*) filter (where takes_place) over (partition by client_id order by ord)`
+
+/** One row has one client at most, which is therefore looked at with it. A client's row is locked as it is read. */
+const single = (maxPendingPerClient: number, lock: RawBuilder<unknown>) => sql`
+  targets as materialized (
+    select id, client_id, online, pending, ${reason(sql`pending + ${PLACE}`, maxPendingPerClient)}
+    from (
+      select i.id, i.priority, i.ord, i.takes_place, i.client_id, k.disabled, k.online,
+        (select count(*)::integer from ${pendingOf(sql`i.client_id`)} e) as pending
+      from input i
+      cross join lateral (select ${CLIENT} from clients where id = i.client_id and deleted_at is null offset 0 ${lock}) k
+      offset 0 -- counted once
+    ) m
+  ),
+  target_lists as (
+    select id, case when reason is null then array[client_id] end as client_ids,
+      ${hashOf(sql`case when reason is null then client_id else '' end`)} as hash,
+      case when reason is null then '[]' else jsonb_build_array(jsonb_build_object('clientId', client_id, 'reason', reason)) end as excluded
+    from targets
+  )`
+
+const hashOf = (list: RawBuilder<unknown>) => sql`encode(sha256(convert_to(${list}, 'UTF8')), 'hex')`
+
+/** The clients of a group `i` as `k(id, disabled, online)`. */
+const MEMBERS: Record<'zone' | 'broadcast', (lock: RawBuilder<unknown>) => RawBuilder<unknown>> = {
   zone: (lock) => sql`
     cross join lateral (select client_id from zone_members where zone = i.zone order by client_id offset 0) z
     cross join lateral (select ${CLIENT} from clients where id = z.client_id and deleted_at is null offset 0 ${lock}) k`,
@@ -18,13 +44,7 @@ const MEMBERS: Record<Target['kind'], (lock: RawBuilder<unknown>) => RawBuilder<
     cross join lateral (select ${CLIENT} from clients where deleted_at is null offset 0 ${lock}) k`,
 }
 
-/**
- * Who of the `input` rows' targets exists, waits and is excluded, as `targets(id, client_id, online, pending, reason)`.
- * `input` has ord, id, client_id, zone, priority and takes_place (whether it will be stored, as far as is known before), and targets
- * of one `kind`: each kind more in a statement would cost all of them.
- * A disabled or full client is a target with a reason not to be one.
- */
-export const targetsOf = (kind: Target['kind'], maxPendingPerClient: number, lock: RawBuilder<unknown>) => sql`
+const group = (kind: 'zone' | 'broadcast', maxPendingPerClient: number, lock: RawBuilder<unknown>) => sql`
   members as materialized (
     select i.id, i.priority, i.ord, i.takes_place, k.id as client_id, k.disabled, k.online from input i ${MEMBERS[kind](lock)}
   ),
@@ -33,21 +53,24 @@ export const targetsOf = (kind: Target['kind'], maxPendingPerClient: number, loc
     from (select distinct client_id from members) m
   ),
   targets as materialized (
-    select m.id, m.client_id, m.online, w.pending,
-      case
-        when m.disabled then 'disabled'
-        when m.priority < 10
-          and w.pending + count(*) filter (where m.takes_place) over (partition by m.client_id order by m.ord) > ${maxPendingPerClient}
-        then 'queue_full'
-      end as reason
-    from members m join waiting w on w.client_id = m.client_id
+    select id, client_id, online, pending, ${reason(sql`pending + ${PLACE}`, maxPendingPerClient)}
+    from members join waiting using (client_id)
   ),
   target_lists as materialized (
     select id, array_agg(client_id order by client_id) filter (where reason is null) as client_ids,
-      encode(sha256(convert_to(coalesce(string_agg(client_id, ',' order by client_id) filter (where reason is null), ''), 'UTF8')), 'hex') as hash,
+      ${hashOf(sql`coalesce(string_agg(client_id, ',' order by client_id) filter (where reason is null), '')`)} as hash,
       coalesce(jsonb_agg(jsonb_build_object('clientId', client_id, 'reason', reason) order by client_id) filter (where reason is not null), '[]') as excluded
     from targets group by id
   )`
+
+/**
+ * Who of the `input` rows' targets exists, waits and is excluded, as `targets(id, client_id, online, pending, reason)`.
+ * `input` has ord, id, client_id, zone, priority and takes_place (whether it will be stored, as far as is known before), and targets
+ * of one `kind`: each kind more in a statement would cost all of them.
+ * A disabled or full client is a target with a reason not to be one.
+ */
+export const targetsOf = (kind: Target['kind'], maxPendingPerClient: number, lock: RawBuilder<unknown>) =>
+  kind === 'client' ? single(maxPendingPerClient, lock) : group(kind, maxPendingPerClient, lock)
 
 /**
  * Whoever deletes or disables a client (`for update`, db/clients.ts) comes before this command or finds it. Presence and claims

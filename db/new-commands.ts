@@ -4,7 +4,7 @@ import type { Delivery } from '../schemas/executions.ts'
 import type { Json } from '../schemas/json.ts'
 import type { Db } from './connect.ts'
 import { AGAINST_DELETION, JUDGED, judgedByGrants, targetsOf } from './judged-commands.ts'
-import { claimColumns, GIVEN_BACK, type QuotaClaim, type QuotaState, quotaAnswer } from './quotas.ts'
+import { CLAIM_COLUMNS, claimColumns, GIVEN_BACK, type QuotaClaim, type QuotaState, quotaAnswer } from './quotas.ts'
 import { rows } from './rows.ts'
 
 /** A command, its id made by the caller. */
@@ -75,6 +75,30 @@ export type InsertedCommand =
       claimed: string[]
     }
 
+const COMMAND = {
+  ord: 'integer',
+  id: 'uuid',
+  principal_id: 'uuid',
+  created_by: 'text',
+  key: 'text',
+  request_hash: 'bytea',
+  target: 'jsonb',
+  kind: 'text',
+  client_id: 'text',
+  zone: 'text',
+  action: 'text',
+  payload: 'json',
+  priority: 'smallint',
+  delivery: 'text',
+  start_timeout_seconds: 'integer',
+  timeout_seconds: 'integer',
+  max_retries: 'integer',
+  not_before: 'timestamptz',
+  expires_at: 'timestamptz',
+  ttl_seconds: 'integer',
+  expected: 'text',
+}
+
 /**
  * Judges and stores a batch of commands with one kind of target, their executions, events and idempotency keys in one statement.
  * Each row stands for itself: a refused one stores nothing. A group's list of clients is frozen here.
@@ -93,6 +117,7 @@ export async function insertCommands(
     [...claims].map(([clientId, claim]) => [`${id} ${clientId}`, claim] as const),
   )
   const early = claims.length > 0
+  const keyed = commands.some(({ idempotencyKey }) => idempotencyKey !== null)
   const input = commands.map((command, ord) => ({
     ord,
     id: command.id,
@@ -134,38 +159,20 @@ export async function insertCommands(
       select i.*, date_trunc('milliseconds', n.now) as created_at,
         date_trunc('milliseconds', coalesce(i.expires_at, n.now + make_interval(secs => i.ttl_seconds))) as expiry,
         case when i.not_before > n.now then date_trunc('milliseconds', i.not_before) end as start
-      from ${rows(input)} as i(
-        ord integer, id uuid, principal_id uuid, created_by text, key text, request_hash bytea, target jsonb, kind text,
-        client_id text, zone text, action text, payload json, priority smallint, delivery text, start_timeout_seconds integer,
-        timeout_seconds integer, max_retries integer, not_before timestamptz, expires_at timestamptz, ttl_seconds integer,
-        expected text${limited ? sql`, everyone text, by_client jsonb, day_limits jsonb` : sql``}),
+      from ${rows('i', limited ? { ...COMMAND, ...CLAIM_COLUMNS } : COMMAND, input)},
         (select clock_timestamp() as now) n
     ),
-    timely as materialized (
+    timely as ${keyed ? sql`materialized` : sql`not materialized`} (
       select r.*, case when r.expiry <= r.created_at then 'past_expiry' when r.start >= r.expiry then 'never_due' end as untimely
       from requested r
     ),
     -- A place in a queue is only for what will be stored: neither for what is refused nor for the repetition of a key.
     input as materialized (
-      select t.*, t.untimely is null and (t.key is null or (
-          row_number() over (partition by t.principal_id, t.key, t.untimely is null order by t.ord) = 1
-          and not exists (select 1 from idempotency_keys k where k.principal_id = t.principal_id and k.key = t.key)
-        )) as takes_place
-      from timely t
+      select t.*, t.untimely is null ${keyed ? FIRST_OF_ITS_KEY : sql``} as takes_place from timely t
     ),
     ${targetsOf(kind, maxPendingPerClient, AGAINST_DELETION)},
     ${limited ? judgedByGrants(dayTimeZone) : JUDGED},
-    keyed as (
-      insert into idempotency_keys (principal_id, key, request_hash, command_id, created_at)
-      select principal_id, key, request_hash, id, created_at from judged
-      where fault is null and key is not null
-      order by principal_id, key
-      on conflict do nothing
-      returning command_id
-    ),
-    accepted as materialized (
-      select * from judged j where fault is null and (key is null or exists (select 1 from keyed where command_id = j.id))
-    ),
+    ${keyed ? KEYED : sql`accepted as not materialized (select * from judged where fault is null),`}
     new_commands as (
       insert into commands (id, target, action, payload, priority, delivery, start_timeout_seconds, timeout_seconds,
         max_retries, total, excluded, created_by, created_at, not_before, expires_at)
@@ -183,10 +190,13 @@ export async function insertCommands(
       ) e order by ord, rank
     )${limited ? sql`, ${GIVEN_BACK}` : sql``}
     select j.id, j.created_at, j.start as not_before, j.expiry as expires_at, j.client_ids, j.excluded,
-      case when j.fault is null and a.id is null then 'key_in_use' else j.fault end as refusal
-      ${early ? sql`, (select array_agg(b.client_id) from born b where b.id = j.id and b.claim is not null) as claimed` : sql``}
+      ${keyed ? sql`case when j.fault is null and a.id is null then 'key_in_use' else j.fault end` : sql`j.fault`} as refusal
+      ${early ? sql`, c.claimed` : sql``}
       ${limited ? sql`, ${quotaAnswer(dayTimeZone)}` : sql``}
-    from judged j left join accepted a on a.id = j.id`.execute(db)
+    from judged j
+    ${keyed ? sql`left join accepted a on a.id = j.id` : sql``}
+    ${early ? sql`left join (select id, array_agg(client_id) as claimed from born where claim is not null group by id) c on c.id = j.id` : sql``}
+    `.execute(db)
   return found.rows.map((row) => {
     const day = row.quotas ? { quotas: row.quotas, daySecondsLeft: row.day_seconds_left as number } : null
     return row.refusal
@@ -205,11 +215,30 @@ export async function insertCommands(
   })
 }
 
+const FIRST_OF_ITS_KEY = sql`
+        and (t.key is null or (
+          row_number() over (partition by t.principal_id, t.key, t.untimely is null order by t.ord) = 1
+          and not exists (select 1 from idempotency_keys k where k.principal_id = t.principal_id and k.key = t.key)
+        ))`
+
+/** Of what may be stored, what is not the repetition of a key. */
+const KEYED = sql`
+    keyed as (
+      insert into idempotency_keys (principal_id, key, request_hash, command_id, created_at)
+      select principal_id, key, request_hash, id, created_at from judged
+      where fault is null and key is not null
+      order by principal_id, key
+      on conflict do nothing
+      returning command_id
+    ),
+    accepted as materialized (
+      select * from judged j where fault is null and (key is null or exists (select 1 from keyed where command_id = j.id))
+    ),`
+
 const EXECUTIONS = sql`
     new_executions as (
       insert into executions (command_id, client_id, status, attempt, priority, not_before, expires_at)
-      select a.id, t.client_id, 'pending', 1, a.priority, a.start, a.expiry
-      from accepted a join targets t on t.id = a.id and t.reason is null
+      select id, unnest(client_ids), 'pending', 1, priority, start, expiry from accepted
     ),`
 
 /**
@@ -220,9 +249,7 @@ const earlyExecutions = (claims: Record<string, EarlyClaim>) => sql`
     born as materialized (
       select n.*, s.claim
       from (
-        select a.id, a.ord, a.created_at, a.priority, a.start, a.expiry, a.start_timeout_seconds, t.client_id
-        from accepted a join targets t on t.id = a.id and t.reason is null
-        offset 0 -- joined before anybody is locked
+        select id, ord, created_at, priority, start, expiry, start_timeout_seconds, unnest(client_ids) as client_id from accepted
       ) n
       left join lateral (
         select c.claim from (select ${JSON.stringify(claims)}::jsonb -> concat_ws(' ', n.id, n.client_id) as claim offset 0) c
@@ -274,7 +301,7 @@ export async function previewTargets(
     excluded: Exclusion[]
     targets: { clientId: string; online: boolean; pending: number }[] | null
   }>`
-    with input as materialized (select * from ${rows(input)} as i(ord integer, id uuid, client_id text, zone text, priority smallint, takes_place boolean)),
+    with input as materialized (select * from ${rows('i', PREVIEWED, input)}),
     ${targetsOf(kind, maxPendingPerClient, sql``)},
     kept as (
       insert into target_previews (hash, client_ids) select hash, coalesce(client_ids, '{}') from target_lists
@@ -297,6 +324,15 @@ export async function previewTargets(
     excluded: row?.excluded ?? [],
     hash: row?.hash ?? NO_TARGETS_HASH,
   }
+}
+
+const PREVIEWED = {
+  ord: 'integer',
+  id: 'uuid',
+  client_id: 'text',
+  zone: 'text',
+  priority: 'smallint',
+  takes_place: 'boolean',
 }
 
 /** SHA-256 of nothing: a group without members. */

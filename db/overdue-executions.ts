@@ -46,7 +46,11 @@ export async function findNeglectedSessions(
 ): Promise<NeglectedSession[]> {
   const found = await sql<{ client_id: string; epoch: number; superseded: boolean; stale: boolean }>`
     select s.client_id, s.epoch, k.session_epoch is distinct from s.epoch as superseded, q.stale
-    from ${rows(sessions.map(({ clientId, epoch }) => ({ client_id: clientId, epoch })))} as s(client_id text, epoch bigint)
+    from ${rows(
+      's',
+      { client_id: 'text', epoch: 'bigint' },
+      sessions.map(({ clientId, epoch }) => ({ client_id: clientId, epoch })),
+    )}
     left join lateral (select session_epoch from clients where id = s.client_id offset 0) k on true
     cross join lateral (
       select exists (

@@ -19,6 +19,8 @@ export interface QuotaState {
   most: number
 }
 
+export const CLAIM_COLUMNS = { everyone: 'text', by_client: 'jsonb', day_limits: 'jsonb' }
+
 /** The columns of a command's row that say what its claim is. */
 export const claimColumns = (claim: QuotaClaim | null) => ({
   everyone: claim?.everyone ?? null,

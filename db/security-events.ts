@@ -18,6 +18,19 @@ export interface NoticedEvents {
   lastAgoMs: number
 }
 
+const NOTICED = {
+  kind: 'text',
+  severity: 'text',
+  subject: 'text',
+  principal: 'text',
+  client_id: 'text',
+  address: 'text',
+  detail: 'text',
+  count: 'bigint',
+  first: 'float8',
+  last: 'float8',
+}
+
 /** Adds to what is known of each kind, subject and minute. */
 export async function storeSecurityEvents(db: Db, events: NoticedEvents[]): Promise<void> {
   const input = events.map((event) => ({
@@ -30,8 +43,7 @@ export async function storeSecurityEvents(db: Db, events: NoticedEvents[]): Prom
     insert into security_events as s (kind, severity, subject, minute, principal, client_id, address, detail, count, first_at, last_at)
     select i.kind, i.severity, i.subject, date_trunc('minute', n.now - make_interval(secs => i.first / 1000)), i.principal,
       i.client_id, i.address, i.detail, i.count, n.now - make_interval(secs => i.first / 1000), n.now - make_interval(secs => i.last / 1000)
-    from ${rows(input)} as i(kind text, severity text, subject text, principal text, client_id text, address text, detail text,
-      count bigint, first float8, last float8), (select clock_timestamp() as now) n
+    from ${rows('i', NOTICED, input)}, (select clock_timestamp() as now) n
     order by i.kind, i.subject
     on conflict (kind, subject, minute) do update set count = s.count + excluded.count,
       last_at = greatest(s.last_at, excluded.last_at), detail = excluded.detail, address = excluded.address`.execute(db)

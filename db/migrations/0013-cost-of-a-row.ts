@@ -9,5 +9,8 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     alter table events drop constraint events_pkey;
     drop index events_tail;
     alter table events add primary key (xid, id);
+    -- One index for the events of a command, and for those of one of its clients: that is looked for in the index itself.
+    drop index events_command, events_execution;
+    create index events_command on events (command_id, id, client_id) where command_id is not null;
   `.execute(db)
 }

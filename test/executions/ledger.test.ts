@@ -236,6 +236,7 @@ test('a change of a row that somebody else has changed is not stored, nor are it
   const change = {
     ...one,
     version: 0,
+    before: one.state,
     guardEpoch: null,
     events: [{ type: 'execution.released' as const, attempt: 1, data: {} }],
   }
@@ -250,8 +251,8 @@ test('a change that needs another session than the current one is not stored, an
   const [one, two] = (await begin([kind, kind])) as [StoredRow, StoredRow]
   const event = { type: 'execution.released' as const, attempt: 1, data: {} }
   const stored = await storeExecutions(store.db, [
-    { ...one, version: 0, guardEpoch: EPOCH + 1, events: [event] },
-    { ...two, version: 0, guardEpoch: EPOCH, events: [event] },
+    { ...one, version: 0, before: one.state, guardEpoch: EPOCH + 1, events: [event] },
+    { ...two, version: 0, before: two.state, guardEpoch: EPOCH, events: [event] },
   ])
   expect(stored.map(({ commandId }) => commandId)).toEqual([two.commandId])
   expect(await eventsOf(one.commandId)).toEqual([])

@@ -107,6 +107,8 @@ export async function fill({ db, query }: Store, clients: StoredClient[], rows: 
     commandId,
     clientId,
     version: -1,
+    // Nothing is as it was.
+    before: {} as ExecutionState,
     state,
     guardEpoch: null,
     events: [],
