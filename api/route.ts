@@ -87,8 +87,12 @@ export interface MountOptions {
   checkResponses: boolean
 }
 
+/** A router for each first part of a path: a request is not compared with the routes behind the one that it finds its own in. */
+export const mount = (routes: Route[], options: MountOptions): Router[] =>
+  [...Map.groupBy(routes, ({ path }) => path.split('/')[1]).values()].map((those) => routerOf(those, options))
+
 /** Each request: authenticate, authorise, read and parse, call, answer. */
-export function mount(routes: Route[], options: MountOptions): Router {
+function routerOf(routes: Route[], options: MountOptions): Router {
   const router = new Router({ prefix: '/api' })
   for (const item of routes) {
     router[item.method](item.path, async (ctx: Context & { params: Record<string, string> }) => {

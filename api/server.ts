@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { createServer, type Server } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
+import type Router from '@koa/router'
 import Koa from 'koa'
 import type { Logger } from 'pino'
 import { bind } from '../control/bind.ts'
@@ -77,14 +78,16 @@ export function createApi({ control, log, health, checkResponses }: ApiDeps): Ap
   koa.use(healthRoutes(health, () => ready, log).routes())
   koa.use(metricsRoutes(control.metrics, settings.METRICS_LOGIN ? control : undefined).routes())
   const connections = createConnections(settings)
-  const router = mount(apiRoutes(control), {
+  const routers = mount(apiRoutes(control), {
     control,
     limits: settings,
     admitted: connections.admitted,
     stopping: stopping.signal,
     checkResponses,
   })
-  koa.use(router.routes()).use(router.allowedMethods())
+  for (const router of routers) koa.use(router.routes())
+  // What none of them has answered: it goes by the routes that all of them have compared.
+  koa.use((routers[0] as Router).allowedMethods())
 
   const servers: Server[] = []
 

@@ -1,5 +1,5 @@
 import type { EventEmitter } from 'node:events'
-import type { AedesPublishPacket, Client } from 'aedes'
+import type { Aedes, AedesPublishPacket, Client, PublishPacket } from 'aedes'
 import type { Turns } from '../control/turns.ts'
 
 /**
@@ -130,6 +130,24 @@ export function deliverOnce(
   client.deliver0 = deliver
   client.deliverQoS = deliver
 }
+
+/**
+ * A client's message is acknowledged when it comes here. To look for whom it is, where it can be for nobody, is most of what Aedes
+ * does with it.
+ */
+export function publishWhatIsHeard(aedes: Aedes, isHeard: () => boolean): void {
+  const publish = aedes.publish.bind(aedes) as Publish
+  const publishHeard: Publish = (packet, client, done) => {
+    if (typeof client !== 'object' || packet.retain || isHeard()) publish(packet, client, done)
+    else setImmediate(done as () => void)
+  }
+  aedes.publish = publishHeard as Aedes['publish']
+}
+type Publish = (
+  packet: PublishPacket,
+  client?: Client | ((error?: Error) => void),
+  done?: (error?: Error) => void,
+) => void
 
 /**
  * Reads on, though messages wait for their commit. Aedes would read nothing more before all of a chunk are done, pings and PUBACKs

@@ -6,7 +6,7 @@ import { createKeyedLock } from '../control/sessions/keyed-lock.ts'
 import { createTurns, type Turns } from '../control/turns.ts'
 import { plainHost, type Settings } from '../schemas/settings.ts'
 import { type Login, subjectOf } from './access.ts'
-import { answerEveryFilter, deliverOnce, forgetConnect, noDuplicates } from './aedes-internals.ts'
+import { answerEveryFilter, deliverOnce, forgetConnect, noDuplicates, publishWhatIsHeard } from './aedes-internals.ts'
 import { type Connection, type Connections, nothing } from './connections.ts'
 import type { ConnectPacket } from './gate/connect-packet.ts'
 import { createGate, type Guest, type Refused } from './gate/gate.ts'
@@ -86,6 +86,7 @@ export async function assemble(deps: AssemblyDeps): Promise<Assembly> {
     authorizeForward: (client, packet) => policy.forward(connections.of(client), packet),
   })) as AedesBroker
   const duplicates = noDuplicates(aedes.id)
+  publishWhatIsHeard(aedes, () => policy.isHeard?.() ?? true)
 
   const shortestMs = Math.min(settings.MQTT_CONNECT_TIMEOUT_SECONDS, settings.MQTT_FRAME_TIMEOUT_SECONDS) * 1000
   const ticks = createTicks(shortestMs, () => {

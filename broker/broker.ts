@@ -67,6 +67,7 @@ export function createBroker({ settings, log }: { settings: Settings; log: Logge
         publish: createReceiver({ settings, limitedLog, control }),
         subscribe: (connection, filter, qos) => subscribe(control, connection, filter, qos),
         forward: transport.authorizeForward,
+        isHeard: transport.isHeard,
       },
     })
     tell = control.tell

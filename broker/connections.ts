@@ -40,6 +40,8 @@ export interface Connections {
   /** All connections that may speak. */
   all(): Iterable<Connection>
   ofClient(clientId: string): Connection[]
+  /** Whether a principal is logged in: who else may listen to what clients say. */
+  hasListener(): boolean
   /** `loggedIn` makes it findable. */
   add(client: Client, from: Pick<Connection, 'ip' | 'address' | 'login'>): Connection
   loggedIn(connection: Connection): void
@@ -54,6 +56,7 @@ export function createConnections(limits: { unacknowledged: number }): Connectio
   const byClient = new WeakMap<Client, Connection>()
   const mains = new Map<string, Connection>()
   const loggedIn = new Set<Connection>()
+  const listeners = new Set<Connection>()
 
   return {
     of: (client) => byClient.get(client) as Connection,
@@ -61,6 +64,7 @@ export function createConnections(limits: { unacknowledged: number }): Connectio
     all: () => loggedIn,
     ofClient: (clientId) =>
       [...loggedIn].filter(({ login }) => login.kind !== 'principal' && login.clientId === clientId),
+    hasListener: () => listeners.size > 0,
     add(client, { ip, address, login }) {
       const { promise: unregistered, resolve: markUnregistered } = Promise.withResolvers<void>()
       const connection: Connection = {
@@ -85,10 +89,12 @@ export function createConnections(limits: { unacknowledged: number }): Connectio
     },
     loggedIn(connection) {
       loggedIn.add(connection)
+      if (connection.login.kind === 'principal') listeners.add(connection)
       if (connection.login.kind === 'client') mains.set(connection.login.clientId, connection)
     },
     remove(connection) {
       loggedIn.delete(connection)
+      listeners.delete(connection)
       const { login } = connection
       if (login.kind === 'client' && mains.get(login.clientId) === connection) mains.delete(login.clientId)
     },

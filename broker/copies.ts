@@ -9,6 +9,8 @@ export interface Copies {
   /** Somebody may have come or gone who listens here. */
   look(): void
   listensElsewhere(node: string, wanted: boolean): void
+  /** Whether another node has somebody who listens. */
+  areWanted(): boolean
   /** Published here for somebody else's sake: no copy of it goes out. */
   isCopy(payload: Buffer): void
 }
@@ -35,7 +37,7 @@ export function createCopies(deps: { aedes: Aedes; settings: Settings; connectio
     look() {
       const now = performance.now()
       for (const [node, until] of wanted) if (until < now) wanted.delete(node)
-      const listens = Iterator.from(deps.connections.all()).some(({ login }) => login.kind === 'principal')
+      const listens = deps.connections.hasListener()
       if (listens === listened && (!listens || now - toldAt < WANTED_MS / 3)) return
       listened = listens
       toldAt = now
@@ -45,6 +47,7 @@ export function createCopies(deps: { aedes: Aedes; settings: Settings; connectio
       if (isWanted) wanted.set(node, performance.now() + WANTED_MS)
       else wanted.delete(node)
     },
+    areWanted: () => wanted.size > 0,
     isCopy: (payload) => void copies.add(payload),
   }
 }

@@ -25,6 +25,8 @@ export interface Policy {
   enter(connection: Connection, connect: ConnectPacket): Promise<void>
   /** Takes a message in; it is acknowledged when this resolves, and the connection closed when it throws. */
   publish(connection: Connection, packet: PublishPacket): Promise<void>
+  /** Whether anybody could get what clients publish without a retain flag; without it, somebody always could. */
+  isHeard?(): boolean
   /** The QoS that is granted, or why the subscription is refused. */
   subscribe(connection: Connection, filter: string, qos: number): { granted: 0 | 1 | 2 } | string
   /** Asked before each message that is written to a client; null: it does not get it. */

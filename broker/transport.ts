@@ -12,6 +12,8 @@ import type { RetainedMessages } from './persistence.ts'
 /** One message on its way: to which connections, what their PUBACK will mean, and to whom it was written. */
 interface Forward {
   to: Set<Connection>
+  /** It goes to those who are in this zone. */
+  zone: string | undefined
   handover: { commandId: string; attempt: number } | null
   written: Set<string>
 }
@@ -19,6 +21,8 @@ interface Forward {
 export interface MqttTransport extends Transport, Outlet {
   /** Aedes asks before each write to a client: a command goes to the one it was claimed for, and its PUBACK is expected. */
   authorizeForward(connection: Connection, packet: AedesPublishPacket): AedesPublishPacket | null
+  /** Whether somebody listens to the traffic, here or at another node. */
+  isHeard(): boolean
 }
 
 export function createTransport(deps: {
@@ -52,6 +56,16 @@ export function createTransport(deps: {
     })
   }
 
+  const isHeard = (): boolean => connections.hasListener() || deps.copies().areWanted()
+
+  /** What only one client gets needs nobody to be looked for. */
+  function writeTo({ client }: Connection, topic: string, payload: Buffer): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const packet = { cmd: 'publish' as const, topic, payload, dup: false, qos: 1 as const, retain: false }
+      client.publish(packet, (error) => (error ? reject(error) : resolve()))
+    })
+  }
+
   function publishCopy(topic: string, payload: Buffer): Promise<void> {
     deps.copies().isCopy(payload)
     return publishTo(topic, payload, { qos: 1, retain: false })
@@ -73,12 +87,21 @@ export function createTransport(deps: {
       const connection = connections.main(session.clientId)
       if (connection?.session?.epoch === session.epoch && !connection.client.closed) to.add(connection)
     }
-    const forward: Forward = { to, handover, written: new Set() }
+    const forward: Forward = { to, zone: params.zone, handover, written: new Set() }
     if (to.size === 0) return forward.written
     const payload = encode(message)
     forwards.set(payload, forward)
-    await publish(name, params, payload, { qos: 1, retain: false })
+    const topic = buildTopic(root, name, params)
+    const [only] = to
+    if (only && to.size === 1 && !isHeard()) await writeTo(only, topic, payload)
+    else await publishTo(topic, payload, { qos: 1, retain: false })
     return forward.written
+  }
+
+  /** Also what is no topic of ours: none of them is written to a client but by `send`. */
+  function isCommand(topic: string): boolean {
+    const parsed = parseTopic(root, topic)
+    return !parsed || COMMAND_TOPICS.includes(parsed.name)
   }
 
   const encode = (value: unknown): Buffer => Buffer.from(JSON.stringify(value))
@@ -103,15 +126,16 @@ export function createTransport(deps: {
       return send('broadcastCommands', {}, sessions, message, handover)
     },
 
+    isHeard,
+
     authorizeForward(connection, packet) {
       const { client } = connection
       if (connection.login.kind !== 'client') return packet
-      const topic = parseTopic(root, packet.topic)
-      if (!topic || client.closed) return null
+      if (client.closed) return null
       const forward = forwards.get(packet.payload as Buffer)
-      if (COMMAND_TOPICS.includes(topic.name) && !forward?.to.has(connection)) return null
+      if (forward ? !forward.to.has(connection) : isCommand(packet.topic)) return null
       // A zone that the client has just lost: its unsubscription may still be on its way.
-      if (topic.params.zone !== undefined && !connection.session?.config.zones.includes(topic.params.zone)) return null
+      if (forward?.zone !== undefined && !connection.session?.config.zones.includes(forward.zone)) return null
       if (packet.qos === 0) return packet
       const id = connection.packetIds.take({ handover: forward?.handover ?? null, at: performance.now() })
       if (id === undefined) return null

@@ -59,8 +59,10 @@ export async function readTellingEvents(
       order by e.xid, e.id limit ${limit}
     ),
     head as (select xid, id from page order by xid desc, id desc limit 1),
+    -- Mostly there is none, and nothing to be looked up for what is completed.
+    doubt as materialized (select exists (select 1 from alerts where kind = 'outcome_unknown' and resolved_at is null) as there_is),
     judged as (
-      select p.*, p.command_id is not null and exists (
+      select p.*, (select there_is from doubt) and p.command_id is not null and exists (
           select 1 from alerts a where a.kind = 'outcome_unknown' and a.subject = p.command_id::text and a.resolved_at is null
         ) as doubted
       from page p where p.type = any(${[...OPENING, ...ENDING_DOUBT, 'client.online']}::text[])

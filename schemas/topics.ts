@@ -111,11 +111,12 @@ export function parseTopic(root: string, topic: string): ParsedTopic | undefined
 
 function matchLevels(pattern: string[], levels: string[]): TopicParams | undefined {
   if (pattern.length !== levels.length) return undefined
+  // Most patterns are told apart by a word: what the others stand for is looked at only then.
+  if (!pattern.every((part, index) => part === levels[index] || part.startsWith('{'))) return undefined
   const params: TopicParams = {}
-  for (const [index, part] of pattern.entries()) {
-    const level = levels[index] as string
-    if (part.startsWith('{')) params[part.slice(1, -1) as keyof TopicParams] = level
-    else if (part !== level) return undefined
+  for (let index = 0; index < pattern.length; index++) {
+    const part = pattern[index] as string
+    if (part.startsWith('{')) params[part.slice(1, -1) as keyof TopicParams] = levels[index] as string
   }
   return params
 }
