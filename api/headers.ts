@@ -14,10 +14,12 @@ export const ANSWER_HEADERS = {
 /** These, Strict-Transport-Security over TLS, and `ctx.state.tls`: whether the caller came over TLS. */
 export function answerHeaders(settings: Pick<Settings, 'HTTP_TLS_PROXY' | 'HTTP_HSTS_SECONDS'>): Middleware {
   const { HTTP_TLS_PROXY: proxied, HTTP_HSTS_SECONDS: seconds } = settings
-  const overTls = { ...ANSWER_HEADERS, ...(seconds > 0 ? { 'Strict-Transport-Security': `max-age=${seconds}` } : {}) }
+  const plain = new Map(Object.entries(ANSWER_HEADERS))
+  const overTls = new Map(plain)
+  if (seconds > 0) overTls.set('Strict-Transport-Security', `max-age=${seconds}`)
   return (ctx, next) => {
     ctx.state.tls = proxied || ctx.secure
-    ctx.set(ctx.state.tls ? overTls : ANSWER_HEADERS)
+    ctx.res.setHeaders(ctx.state.tls ? overTls : plain)
     return next()
   }
 }

@@ -119,26 +119,48 @@ async function answered(
   { control, stopping, limits }: MountOptions,
 ): Promise<Reply> {
   try {
-    return await item.handle({
-      ...caller,
-      params: parseParams(item.params, ctx.params),
-      query: parseQuery(item.query, ctx.query),
-      body: await parseBody(item, ctx, limits),
-      header: (name) => ctx.headers[name]?.toString(),
-      // What few routes ask for is worked out when they do.
-      get from() {
-        return fromOf(ctx)
-      },
-      get session() {
-        return sessionSecret(ctx)
-      },
-      get gone() {
-        return AbortSignal.any([goneSignal(ctx, caller, control.logins), stopping])
-      },
-    } as RouteInput<unknown, unknown, unknown>)
+    const params = parseParams(item.params, ctx.params)
+    const query = parseQuery(item.query, ctx.query)
+    const body = await parseBody(item, ctx, limits)
+    const gone = (): AbortSignal => AbortSignal.any([goneSignal(ctx, caller, control.logins), stopping])
+    return await item.handle(new Input(ctx, caller, { params, query, body }, gone))
   } catch (error) {
     noteForbidden(ctx, caller, control, error)
     throw error
+  }
+}
+
+/** What few routes ask for is worked out when they do. */
+class Input implements RouteInput<unknown, unknown, unknown> {
+  readonly params: unknown
+  readonly query: unknown
+  readonly body: unknown
+  readonly actor: Actor
+  readonly client: ClientCredential
+  readonly #ctx: Context
+  readonly #gone: () => AbortSignal
+
+  constructor(ctx: Context, caller: Caller, parsed: Pick<Input, 'params' | 'query' | 'body'>, gone: () => AbortSignal) {
+    const { actor, client } = caller as { actor: Actor; client: ClientCredential }
+    this.params = parsed.params
+    this.query = parsed.query
+    this.body = parsed.body
+    this.actor = actor
+    this.client = client
+    this.#ctx = ctx
+    this.#gone = gone
+  }
+
+  readonly header = (name: string): string | undefined => this.#ctx.headers[name]?.toString()
+
+  get from(): Origin {
+    return fromOf(this.#ctx)
+  }
+  get session(): string | undefined {
+    return sessionSecret(this.#ctx)
+  }
+  get gone(): AbortSignal {
+    return this.#gone()
   }
 }
 

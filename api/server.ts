@@ -66,7 +66,7 @@ export function createApi({ control, log, health, checkResponses }: ApiDeps): Ap
   koa.on('error', (error: Error) => log.debug({ reason: error.message }, 'connection error'))
   koa.use(async (ctx, next) => {
     const given = ctx.get('x-request-id')
-    ctx.state.requestId = Id.safeParse(given).success ? given : randomUUID()
+    ctx.state.requestId = given !== '' && Id.safeParse(given).success ? given : randomUUID()
     ctx.set('X-Request-Id', ctx.state.requestId)
     await next()
     if (endsWithoutBody(ctx)) ctx.set('Connection', 'close')
