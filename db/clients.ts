@@ -4,7 +4,7 @@ import type { Json } from '../schemas/json.ts'
 import type { Page, Paging } from '../schemas/paging.ts'
 import type { Audited } from './audit.ts'
 import type { Db } from './connect.ts'
-import { compact, page, rows } from './rows.ts'
+import { compact, list, page, rows } from './rows.ts'
 
 interface ClientRow {
   id: string
@@ -166,7 +166,7 @@ export async function markSilent(
 export async function openSessions(db: Db, node: string, clientIds: string[]): Promise<Map<string, number>> {
   const found = await sql<{ id: string; session_epoch: number }>`
     with locked as (
-      select id from clients where id = any(${clientIds}::text[]) and deleted_at is null and not disabled order by id for no key update
+      select id from clients where id = any(${list('text', clientIds)}) and deleted_at is null and not disabled order by id for no key update
     ),
     opened as (
       update clients k set session_epoch = nextval('session_epochs'), session_node = ${node}, silent = false,
@@ -287,7 +287,7 @@ export async function listShown(db: Db, after: string, limit: number): Promise<S
 /** Of these clients, those that were not deleted. */
 export async function findShown(db: Db, ids: string[]): Promise<ShownClient[]> {
   const found = await sql<ShownRow>`
-    select ${SHOWN} from clients k where k.deleted_at is null and k.id = any(${ids}::text[])`.execute(db)
+    select ${SHOWN} from clients k where k.deleted_at is null and k.id = any(${list('text', ids)})`.execute(db)
   return found.rows.map(toShown)
 }
 

@@ -2,6 +2,7 @@ import { sql } from 'kysely'
 import type { Grant, Role } from '../schemas/principals.ts'
 import type { Audited } from './audit.ts'
 import type { Db } from './connect.ts'
+import { list } from './rows.ts'
 
 /** A session that is known, working or not, and whose it is. */
 export interface StoredSession {
@@ -24,7 +25,7 @@ export async function findSessions(db: Db, hashes: Buffer[], idleSeconds: number
       (extract(epoch from least(s.expires_at, t.expires_at) - n.now) * 1000)::float8 as "remainingMs"
     from console_sessions s join tokens t on t.id = s.token_id join principals p on p.id = t.principal_id,
       (select clock_timestamp() as now) n
-    where s.secret_hash = any(${hashes}::bytea[])`.execute(db)
+    where s.secret_hash = any(${list('bytea', hashes)})`.execute(db)
   return found.rows.map(({ principalId, name, role, ...session }) => ({
     ...session,
     principal: { id: principalId, name, role },
@@ -34,7 +35,7 @@ export async function findSessions(db: Db, hashes: Buffer[], idleSeconds: number
 /** Which of these sessions work, as far as they themselves say. */
 export async function findLiveSessions(db: Db, ids: string[], idleSeconds: number): Promise<Set<string>> {
   const found = await sql<{ id: string }>`
-    select id from console_sessions where id = any(${ids}::uuid[]) and expires_at > clock_timestamp()
+    select id from console_sessions where id = any(${list('uuid', ids)}) and expires_at > clock_timestamp()
       and last_used_at > clock_timestamp() - make_interval(secs => ${idleSeconds})`.execute(db)
   return new Set(found.rows.map((row) => row.id))
 }

@@ -2,7 +2,7 @@ import { sql } from 'kysely'
 import type { ClientConfig } from '../schemas/clients.ts'
 import { unpooled } from '../schemas/unpooled.ts'
 import type { Db } from './connect.ts'
-import { millis } from './rows.ts'
+import { list, millis } from './rows.ts'
 
 /** What a client's login is judged by. */
 export interface StoredCredential {
@@ -34,18 +34,17 @@ const CREDENTIAL = sql`
 
 /** By client id; also of deleted clients, so that their keys are recognised. */
 export async function findCredentials(db: Db, ids: string[]): Promise<StoredCredential[]> {
-  const found = await sql<CredentialRow>`select ${CREDENTIAL} from clients k where k.id = any(${ids}::text[])`.execute(
-    db,
-  )
+  const found =
+    await sql<CredentialRow>`select ${CREDENTIAL} from clients k where k.id = any(${list('text', ids)})`.execute(db)
   return found.rows.map(toCredential)
 }
 
 /** By the hash of a key that is, or was before the last rotation, the client's. */
 export async function findCredentialsByKey(db: Db, keyHashes: Buffer[]): Promise<StoredCredential[]> {
   const found = await sql<CredentialRow>`
-    select ${CREDENTIAL} from clients k where k.key_hash = any(${keyHashes}::bytea[])
+    select ${CREDENTIAL} from clients k where k.key_hash = any(${list('bytea', keyHashes)})
     union all
-    select ${CREDENTIAL} from clients k where k.previous_key_hash = any(${keyHashes}::bytea[])`.execute(db)
+    select ${CREDENTIAL} from clients k where k.previous_key_hash = any(${list('bytea', keyHashes)})`.execute(db)
   return found.rows.map(toCredential)
 }
 

@@ -5,7 +5,7 @@ import type { Delivery, ExecutionError, Progress, Status } from '../schemas/exec
 import type { Json } from '../schemas/json.ts'
 import { openOf, undecidedOf } from './client-work.ts'
 import type { Db } from './connect.ts'
-import { instant, millis, rows } from './rows.ts'
+import { instant, list, millis, rows } from './rows.ts'
 
 export interface ExecutionKey {
   commandId: string
@@ -157,7 +157,7 @@ export async function loadOpenExecutions(
 ): Promise<Loaded<StoredExecution & { currentEpoch: number | null }>> {
   const found = await sql<StateRow & { session: number | null }>`
     select ${STATE}, k.session_epoch as session
-    from unnest(${clientIds}::text[]) as i(client_id)
+    from unnest(${list('text', clientIds)}) as i(client_id)
     cross join lateral (select session_epoch from clients where id = i.client_id offset 0) k
     cross join lateral ${undecidedOf(sql`i.client_id`)} e
     ${COMMAND_OF_E}
@@ -227,7 +227,7 @@ export async function loadMessages(
   const found = await db
     .selectFrom('commands')
     .select(['id', 'action', 'payload', 'priority', 'target', 'created_at'])
-    .where('id', '=', sql<string>`any(${commandIds}::uuid[])`)
+    .where('id', '=', sql<string>`any(${list('uuid', commandIds)})`)
     .execute()
   return new Map(
     found.map((row) => [

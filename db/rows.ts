@@ -10,24 +10,35 @@ export function rows(
   columns: Record<string, string>,
   input: Record<string, unknown>[],
 ): RawBuilder<unknown> {
-  const arrays = Object.entries(columns).map(([name, type]) => {
-    const write = LITERALS[type] ?? text
-    let literal = ''
-    for (const row of input) {
-      const value = row[name]
-      literal += `${literal === '' ? '{' : ','}${value === null || value === undefined ? 'NULL' : write(value)}`
-    }
-    return sql`${literal === '' ? '{}' : `${literal}}`}::${sql.raw(isList(type) ? 'text' : type)}[]`
-  })
   const names = Object.keys(columns)
-  const unnested = sql`unnest(${sql.join(arrays)}) as ${sql.raw(`${alias}(${names.join(', ')})`)}`
-  if (!Object.values(columns).some(isList)) return unnested
-  const cast = names.map((name) => (isList(columns[name] as string) ? `${name}::${columns[name]} as ${name}` : name))
-  return sql`(select ${sql.raw(cast.join(', '))} from ${unnested}) as ${sql.raw(alias)}`
+  const types = Object.values(columns)
+  const arrays = sql.join(names.map((name, at) => sql`${arrayOf(input, name, types[at] as string)}::text`))
+  const each = (one: (name: string, type: string) => string): RawBuilder<unknown> =>
+    sql.raw(names.map((name, at) => one(name, types[at] as string)).join(', '))
+  // Lists of different lengths are no array: each of them is text on its way. The arrays are one row first, so that the planner does
+  // not look into them: it would hold a plan for one row to be better than the one for any number, and plan each time.
+  return sql`(
+    select ${each((name, type) => (isList(type) ? `u.${name}::${type} as ${name}` : `u.${name}`))}
+    from (select ${arrays} offset 0) as a(${each((name) => name)})
+    cross join lateral unnest(${each((name, type) => `a.${name}::${isList(type) ? 'text' : type}[]`)}) as u(${each((name) => name)})
+  ) as ${sql.raw(alias)}`
 }
 
-/** Lists of different lengths are no array: each of them is text on its way. */
+/** A list, into which the planner does not look either: `id = any(${list('text', ids)})`. */
+export const list = (type: string, values: unknown[]): RawBuilder<unknown> =>
+  sql`(select ${values}::${sql.raw(type)}[])::${sql.raw(type)}[]`
+
 const isList = (type: string): boolean => type.endsWith('[]')
+
+function arrayOf(input: Record<string, unknown>[], name: string, type: string): string {
+  const write = LITERALS[type] ?? text
+  let elements = ''
+  for (const row of input) {
+    const value = row[name]
+    elements += `${elements === '' ? '' : ','}${value === null || value === undefined ? 'NULL' : write(value)}`
+  }
+  return `{${elements}}`
+}
 
 const text = (value: unknown): string => `"${String(value).replace(/["\\]/g, '\\$&')}"`
 const json = (value: unknown): string => text(JSON.stringify(value))

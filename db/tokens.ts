@@ -3,7 +3,7 @@ import type { Page, Paging } from '../schemas/paging.ts'
 import type { Grant, Role, Token } from '../schemas/principals.ts'
 import type { Audited } from './audit.ts'
 import type { Db } from './connect.ts'
-import { compact, millis, page } from './rows.ts'
+import { compact, list, millis, page } from './rows.ts'
 
 /** A token that exists, working or not, and whose it is. */
 export interface StoredToken {
@@ -24,7 +24,7 @@ export async function findTokens(db: Db, hashes: Buffer[]): Promise<StoredToken[
     .select(['tokens.id', 'token_hash', 'principal_id', 'principals.name', 'role', 'grants', 'expires_at'])
     .select(sql<boolean>`revoked_at is not null or deleted_at is not null`.as('revoked'))
     .select(sql<Date>`clock_timestamp()`.as('now'))
-    .where('token_hash', '=', sql<Buffer>`any(${hashes}::bytea[])`)
+    .where('token_hash', '=', sql<Buffer>`any(${list('bytea', hashes)})`)
     .execute()
   return found.map((row) => ({
     id: row.id,
@@ -40,7 +40,7 @@ export async function findTokens(db: Db, hashes: Buffer[]): Promise<StoredToken[
 export async function findLiveTokens(db: Db, ids: string[]): Promise<Set<string>> {
   const found = await sql<{ id: string }>`
     select t.id from tokens t join principals p on p.id = t.principal_id
-    where t.id = any(${ids}::uuid[]) and t.revoked_at is null and p.deleted_at is null
+    where t.id = any(${list('uuid', ids)}) and t.revoked_at is null and p.deleted_at is null
       and (t.expires_at is null or t.expires_at > clock_timestamp())`.execute(db)
   return new Set(found.rows.map((row) => row.id))
 }
