@@ -57,6 +57,8 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
       const round = queue.slice(0, options.max)
       queue = queue.slice(options.max)
       await runRound(round)
+      // With the others that this turn of the event loop has heard of: those who wait are many, and a round costs what it costs.
+      if (queue.length > 0) await new Promise(setImmediate)
     }
     running = undefined
   }
