@@ -27,7 +27,10 @@ export interface AedesClient extends Client {
 type Deliver = (packet: ForwardedPacket, done: () => void) => void
 
 /** A message on its way to a client. The copies of one publish have the same counter; a retained one has no broker. */
-export type ForwardedPacket = AedesPublishPacket & { brokerId: string | null; brokerCounter: number }
+export type ForwardedPacket = Omit<AedesPublishPacket, 'brokerId' | 'brokerCounter'> & {
+  brokerId: string | null
+  brokerCounter: number
+}
 
 /**
  * Aedes drops a message whose broker counter is lower than the last one it wrote to that client, which loses live messages that

@@ -32,6 +32,8 @@ type AedesBroker = Aedes & { clients: Record<string, Client | undefined> }
 /** A broker that is safe to listen with: the gate, and Aedes with what it gets wrong put right. What it is for, its policy says. */
 export interface Assembly {
   readonly aedes: AedesBroker
+  /** Resolves when everything that was to be written until now had its turn, whether it was read or not. */
+  delivered(): Promise<void>
   /** With a certificate also over TLS. */
   listen(certificate?: Certificate): Promise<BrokerPorts>
   /** Takes no more connections, closes all, and waits until their sessions have ended. */
@@ -202,6 +204,7 @@ export async function assemble(deps: AssemblyDeps): Promise<Assembly> {
   const listeners: Listener[] = []
   return {
     aedes,
+    delivered: () => new Promise((resolve) => deliveries.after(resolve)),
     async listen(certificate) {
       const add = async (kind: typeof listenWebSocket, place: ListenerPlace): Promise<number> => {
         const listener = await kind(gate, place, limits)

@@ -45,6 +45,7 @@ export function createBroker({ settings, log }: { settings: Settings; log: Logge
     log,
     connections,
     broker: () => assembly.aedes,
+    delivered: () => assembly.delivered(),
     copies: () => copies,
     retained,
     tell: (kind, body) => tell(kind, body),

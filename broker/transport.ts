@@ -5,7 +5,7 @@ import type { Outlet, SessionRef, Transport } from '../control/transport.ts'
 import type { ErrorReply } from '../schemas/messages.ts'
 import type { Settings } from '../schemas/settings.ts'
 import { buildTopic, COMMAND_TOPICS, parseTopic, type TopicName, type TopicParams } from '../schemas/topics.ts'
-import type { Connection, Connections } from './connections.ts'
+import { type Connection, type Connections, nothing } from './connections.ts'
 import type { Copies } from './copies.ts'
 import type { RetainedMessages } from './persistence.ts'
 
@@ -30,6 +30,8 @@ export function createTransport(deps: {
   log: Logger
   connections: Connections
   broker(): Aedes
+  /** Everything that was to be written until now had its turn. */
+  delivered(): Promise<void>
   copies(): Copies
   retained: RetainedMessages
   /** Tells the other nodes, if there are any. */
@@ -58,12 +60,11 @@ export function createTransport(deps: {
 
   const isHeard = (): boolean => connections.hasListener() || deps.copies().areWanted()
 
-  /** What only one client gets needs nobody to be looked for. */
+  /** What only one client gets needs nobody to be looked for. It has its turn, and is not waited for until the client has read it. */
   function writeTo({ client }: Connection, topic: string, payload: Buffer): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const packet = { cmd: 'publish' as const, topic, payload, dup: false, qos: 1 as const, retain: false }
-      client.publish(packet, (error) => (error ? reject(error) : resolve()))
-    })
+    const packet = { cmd: 'publish' as const, topic, payload, dup: false, qos: 1 as const, retain: false }
+    client.deliverQoS({ ...packet, brokerId: null, brokerCounter: 0 }, nothing)
+    return deps.delivered()
   }
 
   function publishCopy(topic: string, payload: Buffer): Promise<void> {

@@ -59,8 +59,18 @@ export async function doctor(options: DoctorOptions): Promise<void> {
 
 function checkNode(): Check {
   const major = Number(process.versions.node.split('.')[0])
-  const state = major >= OLDEST_NODE ? 'ok' : 'broken'
-  return { name: 'Node.js', state, detail: `${process.version}; ${OLDEST_NODE} or newer is needed` }
+  const needed = `${process.version}; ${OLDEST_NODE} or newer is needed`
+  if (major < OLDEST_NODE) return { name: 'Node.js', state: 'broken', detail: needed }
+  if (keepsKeys()) return { name: 'Node.js', state: 'ok', detail: needed }
+  const fault =
+    'its JSON.parse takes some keys with escapes for others, so a payload may be changed: take 24.22 or newer'
+  return { name: 'Node.js', state: 'broken', detail: `${process.version}; ${fault}` }
+}
+
+/** V8 up to 13.6.233.17-node.53 (Node.js 24.21) compares a key, as it is written, with what followed the same keys before. */
+function keepsKeys(): boolean {
+  JSON.parse('{"doctor":0,"\\\\":0}')
+  return Object.hasOwn(JSON.parse('{"doctor":0,"\\"":0}'), '"')
 }
 
 function checkPlatform(): Check {

@@ -9,6 +9,7 @@ import {
   explain,
   register,
   statusOf,
+  technician,
   untilStatus,
   type WatchedBroker,
   watchBroker,
@@ -175,6 +176,8 @@ test('a cancel that is decided together with the claim is not lost: the client g
 
 test('a cancel that comes while the command is being written is told once it is', async () => {
   const device = await enter(server, 'writing', await register(server, 'writing'))
+  // For whoever looks on the command is published, and the answer to that can be held back.
+  const onlooker = await technician(server, 'onlooker')
   const { promise: told, resolve: tell } = Promise.withResolvers<void>()
   const restore = broker().delayAnswer(commandsOf('writing'), told)
   const id = await command(server, 'writing')
@@ -182,12 +185,14 @@ test('a cancel that comes while the command is being written is told once it is'
   restore()
   // The device has it, and the server does not know yet that it was written.
   expect(await cancel(id)).toMatchObject({ requested: 1 })
+  await device.ping()
+  expect(device.received(commandsOf('writing'))).toHaveLength(1)
   tell()
   expect((await device.nextCommand()).payload).toMatchObject({ type: 'cancel', id, attempt: 1 })
   device.ack(messageId)
   await device.report(id, { status: 'cancelled', attempt: 1 })
   await untilStatus(server, id, 'cancelled')
-  await device.end()
+  await Promise.all([device.end(), onlooker.end()])
 })
 
 test('an outcome that becomes unknown while the journal of the hand-over is connected is asked about at once', async () => {

@@ -3,7 +3,17 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { ROOT } from '../support/device.ts'
 import { ADMIN_TOKEN, startServer, type TestServer } from '../support/server.ts'
 import { until } from '../support/until.ts'
-import { CONNECT, command, enter, logged, openSocket, register, technician, watchBroker } from './support/scene.ts'
+import {
+  CONNECT,
+  command,
+  commandsOf,
+  enter,
+  logged,
+  openSocket,
+  register,
+  technician,
+  watchBroker,
+} from './support/scene.ts'
 
 const SLOW_READER_SECONDS = 3
 const broker = watchBroker()
@@ -49,4 +59,29 @@ test('a subscriber that stops reading delays nobody and is disconnected', async 
   await reader.ping()
   frozen.socket.destroy()
   await Promise.all([device.end(), reader.end()])
+})
+
+test('a device that stops reading keeps a broadcast from nobody, though nobody looks on', async () => {
+  const password = Buffer.from(await register(server, 'stuck', { maxInFlight: 100 }))
+  const stuck = await openSocket(server)
+  stuck.socket.write(generate({ ...CONNECT, clientId: 'stuck', username: 'stuck', password }))
+  const topics = [commandsOf('stuck'), `${ROOT}/broadcast/commands`]
+  stuck.socket.write(
+    generate({ cmd: 'subscribe', messageId: 1, subscriptions: topics.map((topic) => ({ topic, qos: 1 })) }),
+  )
+  await until(() => stuck.packets.some(({ cmd }) => cmd === 'suback'), 'SUBACK')
+  const device = await enter(server, 'other', await register(server, 'other'))
+  expect(await device.subscribe(`${ROOT}/broadcast/commands`)).toEqual([1])
+
+  stuck.socket.pause()
+  const { clients } = broker()
+  // Until the buffers of its socket are full.
+  while (!clients.stuck?.conn.writableNeedDrain) await command(server, 'stuck', { payload: 'x'.repeat(250_000) })
+  const started = performance.now()
+  const { status } = await server.api.post('/commands', { broadcast: true, action: 'do' })
+  expect(status).toBe(201)
+  await until(() => device.received(`${ROOT}/broadcast/commands`).length > 0, 'the other device has it')
+  expect(performance.now() - started).toBeLessThan(SLOW_READER_SECONDS * 500)
+  stuck.socket.destroy()
+  await device.end()
 })

@@ -127,7 +127,10 @@ export async function returnCodeOf(server: TestServer, connect: Partial<mqtt.ICo
 }
 
 export interface WatchedBroker extends Pick<Aedes, 'publish'> {
-  clients: Record<string, { closed: boolean; subscriptions: Record<string, unknown> } | undefined>
+  clients: Record<
+    string,
+    { closed: boolean; conn: { writableNeedDrain: boolean }; subscriptions: Record<string, unknown> } | undefined
+  >
   /** Publishes on this topic are written, but whoever made them hears of it only when `until` resolves; answers how to end that. */
   delayAnswer(topic: string, until: Promise<void>): () => void
 }
