@@ -1,5 +1,6 @@
 import type { Logger } from 'pino'
 import type { Db } from '../../db/connect.ts'
+import { storeExecutions } from '../../db/execution-changes.ts'
 import {
   type Claimable,
   type ExecutionKey,
@@ -9,7 +10,6 @@ import {
   loadExecutions,
   loadOpenExecutions,
   type StoredExecution,
-  storeExecutions,
 } from '../../db/executions.ts'
 import type { EarlyClaim } from '../../db/new-commands.ts'
 import { type Batcher, createBatcher, type WhenDown } from '../batcher.ts'
