@@ -117,10 +117,14 @@ export function deliverOnce(
   client: AedesClient,
   turns: Turns,
   grantedQos: (topic: string) => number | undefined,
+  retained: ReadonlyMap<string, AedesPublishPacket>,
 ): void {
   const { deliver0, deliverQoS } = client
   let last: number | undefined
   const deliver: Deliver = (packet, done) => {
+    // A retained message is read well before its turn. What took its place meanwhile has its own way here, and may be there already.
+    if (packet.brokerId === null && packet.retain && retained.get(packet.topic)?.payload !== packet.payload)
+      return void setImmediate(done)
     // The copies for overlapping subscriptions come right behind each other.
     if (packet.brokerId !== null && packet.brokerCounter === last) return void setImmediate(done)
     if (packet.brokerId !== null) last = packet.brokerCounter

@@ -15,7 +15,7 @@ import { createTicks } from './gate/ticks.ts'
 import { createIntake } from './intake.ts'
 import type { LimitedLog } from './limited-log.ts'
 import { type Listener, type ListenerPlace, listenTcp, listenWebSocket } from './listeners.ts'
-import { REFUSED } from './persistence.ts'
+import { REFUSED, type RetainedMessages } from './persistence.ts'
 import type { Policy } from './policy.ts'
 import { type Refusal, refusalOf } from './refusal.ts'
 import { highestQos } from './topic-filter.ts'
@@ -46,7 +46,7 @@ export interface AssemblyDeps {
   limitedLog: LimitedLog
   connections: Connections
   policy: Policy
-  persistence: unknown
+  persistence: { retained: RetainedMessages }
 }
 
 export async function assemble(deps: AssemblyDeps): Promise<Assembly> {
@@ -107,7 +107,8 @@ export async function assemble(deps: AssemblyDeps): Promise<Assembly> {
       const connection = connections.add(aedes.handle(guest.stream), { ...guest, login: guest.login.login })
       entering.set(connection.client, guest)
       answerEveryFilter(connection.client)
-      deliverOnce(connection.client, deliveries, (topic) => highestQos(connection.filters, topic))
+      const grantedQos = (topic: string): number | undefined => highestQos(connection.filters, topic)
+      deliverOnce(connection.client, deliveries, grantedQos, deps.persistence.retained)
       intake.begin(connection, guest)
     },
   })
