@@ -39,12 +39,14 @@ export const serverKills = scenario({
         await stand.server.kill()
         random++
       } else {
-        // Whatever the load does, it gets there: if this part of it was too small, there is more.
-        await until(
-          () => stand.server.process.exitCode !== null || stand.server.process.signalCode !== null,
+        // What passes a point passes it in batches: if this part of the load was too small to get there, there is more.
+        const { process } = stand.server
+        const killed = until(
+          () => process.exitCode !== null || process.signalCode !== null,
           `a kill at ${point}`,
           60_000,
-        )
+        ).then(() => 'killed' as const)
+        while ((await Promise.race([killed, loads.at(-1)?.done])) !== 'killed') loads.push(load(perLife))
         hits.set(point, (hits.get(point) ?? 0) + 1)
       }
       const next = kill + 1 < kills ? nextPoint(kill + 1) : undefined
