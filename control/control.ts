@@ -161,7 +161,15 @@ export function createControl(deps: ControlDeps): Control {
     uplink,
     pingTimeoutSeconds: settings.HTTP_PING_TIMEOUT_SECONDS,
   })
-  const commandInserts = createCommandInserts({ db, settings, metrics, clock, dispatch, ...hooks })
+  const commandInserts = createCommandInserts({
+    db,
+    settings,
+    metrics,
+    clock,
+    dispatch,
+    aloneSince: nodes.aloneSince,
+    ...hooks,
+  })
   const securityLog = createSecurityLog({
     db,
     log,
@@ -242,6 +250,7 @@ export function createControl(deps: ControlDeps): Control {
   // Work that has become claimable is news for the client's session; so is a place in the window, if anything waits for it.
   ledger.onChange(({ commandId, clientId }, before, after) => {
     if (isSettled(after.status) && !isSettled(before.status)) tell('settled', { commandId })
+    if (after.status === 'pending' && before.status !== 'pending') commandInserts.requeued(clientId)
     const session = sessions.get(clientId)
     const freed = inFlight(before.status) && !inFlight(after.status)
     // A late word takes a place in the window that no claim has counted.

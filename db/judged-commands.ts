@@ -12,22 +12,26 @@ const reason = (waiting: RawBuilder<unknown>, maxPendingPerClient: number) => sq
   case when disabled then 'disabled' when priority < 10 and ${waiting} > ${maxPendingPerClient} then 'queue_full' end as reason`
 
 /** The place of a row among those for the same client that will be stored. */
-const PLACE = sql`count(*) filter (where takes_place) over (partition by client_id order by ord)`
+const PLACE = sql`count(*) filter (where takes_place) over (partition by client_id order by ord)::integer`
 
-/** One row has one client at most, which is therefore looked at with it. A client's row is locked as it is read. */
+/**
+ * One row has one client at most, which is therefore looked at with it. A client's row is locked as it is read. What waits is
+ * counted where it is not sure that there is room, and tells how much of it is left.
+ */
 const single = (maxPendingPerClient: number, lock: RawBuilder<unknown>) => sql`
   targets as materialized (
-    select id, client_id, online, pending, ${reason(sql`pending + ${PLACE}`, maxPendingPerClient)}
+    select id, client_id, online, pending, ${reason(sql`pending + place`, maxPendingPerClient)},
+      case when not sure then ${maxPendingPerClient} - pending - place end as room
     from (
-      select i.id, i.priority, i.ord, i.takes_place, i.client_id, k.disabled, k.online,
-        (select count(*)::integer from ${pendingOf(sql`i.client_id`)} e) as pending
+      select i.id, i.priority, i.sure, i.client_id, k.disabled, k.online, ${PLACE} as place,
+        case when i.sure then 0 else (select count(*)::integer from ${pendingOf(sql`i.client_id`)} e) end as pending
       from input i
       cross join lateral (select ${CLIENT} from clients where id = i.client_id and deleted_at is null offset 0 ${lock}) k
       offset 0 -- counted once
     ) m
   ),
   target_lists as (
-    select id, case when reason is null then array[client_id] end as client_ids,
+    select id, room, case when reason is null then array[client_id] end as client_ids,
       ${hashOf(sql`case when reason is null then client_id else '' end`)} as hash,
       case when reason is null then '[]' else jsonb_build_array(jsonb_build_object('clientId', client_id, 'reason', reason)) end as excluded
     from targets
@@ -57,7 +61,7 @@ const group = (kind: 'zone' | 'broadcast', maxPendingPerClient: number, lock: Ra
     from members join waiting using (client_id)
   ),
   target_lists as materialized (
-    select id, array_agg(client_id order by client_id) filter (where reason is null) as client_ids,
+    select id, null::integer as room, array_agg(client_id order by client_id) filter (where reason is null) as client_ids,
       ${hashOf(sql`coalesce(string_agg(client_id, ',' order by client_id) filter (where reason is null), '')`)} as hash,
       coalesce(jsonb_agg(jsonb_build_object('clientId', client_id, 'reason', reason) order by client_id) filter (where reason is not null), '[]') as excluded
     from targets group by id
@@ -65,8 +69,9 @@ const group = (kind: 'zone' | 'broadcast', maxPendingPerClient: number, lock: Ra
 
 /**
  * Who of the `input` rows' targets exists, waits and is excluded, as `targets(id, client_id, online, pending, reason)`.
- * `input` has ord, id, client_id, zone, priority and takes_place (whether it will be stored, as far as is known before), and targets
- * of one `kind`: each kind more in a statement would cost all of them.
+ * `input` has ord, id, client_id, zone, priority, sure (whether its client's queue has room for it in any case: 0 is then answered as
+ * pending) and takes_place (whether it will be stored, as far as is known before), and targets of one `kind`: each kind more in a
+ * statement would cost all of them.
  * A disabled or full client is a target with a reason not to be one.
  */
 export const targetsOf = (kind: Target['kind'], maxPendingPerClient: number, lock: RawBuilder<unknown>) =>
@@ -88,14 +93,14 @@ const FAULT = sql`
 
 export const JUDGED = sql`
   judged as materialized (
-    select i.*, t.client_ids, t.excluded, case ${FAULT} end as fault from input i left join target_lists t on t.id = i.id
+    select i.*, t.client_ids, t.excluded, t.room, case ${FAULT} end as fault from input i left join target_lists t on t.id = i.id
   )`
 
 /** The same, and then whether grants cover every target and their day limits have room. */
 export const judgedByGrants = (timeZone: string) => sql`
   ${SHARES},
   weighed as materialized (
-    select i.*, t.client_ids, t.excluded,
+    select i.*, t.client_ids, t.excluded, t.room,
       case ${FAULT} when exists (select 1 from uncovered u where u.id = i.id) then 'not_covered' end as obstacle
     from input i left join target_lists t on t.id = i.id
   ),

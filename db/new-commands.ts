@@ -33,6 +33,8 @@ export interface NewCommand {
   quota: QuotaClaim | null
   /** The sessions, by client, that take it at once. */
   claims: ReadonlyMap<string, EarlyClaim>
+  /** Its one client's queue has room for it, whatever waits there: that is not counted. */
+  sure: boolean
 }
 
 /** A session that has nothing else to wait for and a place in its window; `journalId`: the journal it has published. */
@@ -59,12 +61,17 @@ export interface DayQuotas {
   daySecondsLeft: number
 }
 
+interface Judged {
+  id: string
+  day: DayQuotas | null
+  /** For how many more its client's queue has room, where that was counted; below 0 it is too full. */
+  room: number | null
+}
+
 export type InsertedCommand =
-  | { id: string; refusal: Refusal; uncovered: number; day: DayQuotas | null }
-  | {
-      id: string
+  | (Judged & { refusal: Refusal; uncovered: number })
+  | (Judged & {
       refusal: null
-      day: DayQuotas | null
       createdAt: string
       notBefore: string | null
       expiresAt: string
@@ -73,7 +80,7 @@ export type InsertedCommand =
       excluded: Exclusion[]
       /** Those of whom the command is stored as claimed. */
       claimed: string[]
-    }
+    })
 
 const COMMAND = {
   ord: 'integer',
@@ -97,6 +104,7 @@ const COMMAND = {
   expires_at: 'timestamptz',
   ttl_seconds: 'integer',
   expected: 'text',
+  sure: 'boolean',
 }
 
 /**
@@ -140,11 +148,13 @@ export async function insertCommands(
     expires_at: command.expiresAt,
     ttl_seconds: command.ttlSeconds,
     expected: command.expectedTargets,
+    sure: command.sure,
     ...(limited ? claimColumns(command.quota) : {}),
   }))
   const found = await sql<{
     id: string
     refusal: Refusal | null
+    room: number | null
     created_at: Date
     not_before: Date | null
     expires_at: Date
@@ -189,7 +199,7 @@ export async function insertCommands(
         from accepted ${early ? EARLY_EVENTS : sql``}
       ) e order by ord, rank
     )${limited ? sql`, ${GIVEN_BACK}` : sql``}
-    select j.id, j.created_at, j.start as not_before, j.expiry as expires_at, j.client_ids, j.excluded,
+    select j.id, j.created_at, j.start as not_before, j.expiry as expires_at, j.client_ids, j.excluded, j.room,
       ${keyed ? sql`case when j.fault is null and a.id is null then 'key_in_use' else j.fault end` : sql`j.fault`} as refusal
       ${early ? sql`, c.claimed` : sql``}
       ${limited ? sql`, ${quotaAnswer(dayTimeZone)}` : sql``}
@@ -199,12 +209,12 @@ export async function insertCommands(
     `.execute(db)
   return found.rows.map((row) => {
     const day = row.quotas ? { quotas: row.quotas, daySecondsLeft: row.day_seconds_left as number } : null
+    const judged: Judged = { id: row.id, day, room: row.room }
     return row.refusal
-      ? { id: row.id, refusal: row.refusal, uncovered: row.uncovered ?? 0, day }
+      ? { ...judged, refusal: row.refusal, uncovered: row.uncovered ?? 0 }
       : {
-          id: row.id,
+          ...judged,
           refusal: null,
-          day,
           createdAt: row.created_at.toISOString(),
           notBefore: row.not_before?.toISOString() ?? null,
           expiresAt: row.expires_at.toISOString(),
@@ -293,6 +303,7 @@ export async function previewTargets(
       client_id: kind === 'client' ? target.clientId : null,
       zone: kind === 'zone' ? target.zone : null,
       priority,
+      sure: false,
       takes_place: true,
     },
   ]
@@ -332,6 +343,7 @@ const PREVIEWED = {
   client_id: 'text',
   zone: 'text',
   priority: 'smallint',
+  sure: 'boolean',
   takes_place: 'boolean',
 }
 

@@ -70,6 +70,7 @@ const TO_ALL: Omit<NewCommand, 'id'> = {
   expectedTargets: null,
   quota: null,
   claims: new Map(),
+  sure: false,
 }
 
 /** A node that knows all these clients and has none of them: how long it takes to begin, and what it takes in memory. */

@@ -15,6 +15,8 @@ export interface Nodes {
   leads(): boolean
   /** Living nodes beside this one, as of the last renewal. */
   others(): number
+  /** On the clock of performance.now(), since when there are none, as of the last renewal; undefined: there are. */
+  aloneSince(): number | undefined
   start(): void
   /** Gives the lease back: call it when no session is left. */
   stop(): Promise<void>
@@ -44,6 +46,7 @@ export function createNodes({ db, log, leaseSeconds, onDead }: NodesDeps): Nodes
   }
   let leads = false
   let others = 0
+  let aloneSince: number | undefined
   /** On the clock of performance.now(): the last renewal, and since when there was none too late. */
   let renewedAt = Number.NEGATIVE_INFINITY
   let heldSince = 0
@@ -64,6 +67,7 @@ export function createNodes({ db, log, leaseSeconds, onDead }: NodesDeps): Nodes
     const living = found.filter((other) => !other.expired && !gone.includes(other))
     const dead = mayJudge ? found.filter((other) => !living.includes(other)) : gone
     others = living.length
+    aloneSince = others > 0 ? undefined : (aloneSince ?? performance.now())
     leads = !living.some(({ older }) => older)
     if (dead.length === 0 || !leads) return false
     log.warn({ nodes: dead.map(({ name }) => name) }, 'nodes are gone: their sessions are ended')
@@ -93,6 +97,7 @@ export function createNodes({ db, log, leaseSeconds, onDead }: NodesDeps): Nodes
     },
     leads: () => leads,
     others: () => others,
+    aloneSince: () => aloneSince,
     start: clock.start,
     async stop() {
       await clock.stop()

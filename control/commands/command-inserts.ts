@@ -8,9 +8,10 @@ import type { NewWork } from '../executions/ledger.ts'
 import { newExecution } from '../executions/states.ts'
 import type { Metrics } from '../metrics/metrics.ts'
 import { createCommandIds } from './command-ids.ts'
+import { createQueueRoom } from './queue-room.ts'
 
-/** A command before it is known who claims it with the create. */
-export type CommandToStore = Omit<NewCommand, 'claims'>
+/** A command before it is known who claims it with the create, and whether its client's queue has to be counted. */
+export type CommandToStore = Omit<NewCommand, 'claims' | 'sure'>
 
 /**
  * Creates on their way to PostgreSQL: commands for one client share a statement, a group has one to itself. Those that count
@@ -21,6 +22,8 @@ export interface CommandInserts {
   start(): Promise<void>
   newId(): string
   add(command: CommandToStore): Promise<InsertedCommand>
+  /** Something that was not pending has come back into the client's queue. */
+  requeued(clientId: string): void
   /** Whether commands were refused just now for want of PostgreSQL. */
   failing(): boolean
   stop(): Promise<void>
@@ -32,12 +35,15 @@ export interface CommandInsertsDeps {
   metrics: Metrics
   clock: DatabaseClock
   dispatch: Pick<Dispatch, 'announce'>
+  /** Since when no other node stores commands; undefined: others do. */
+  aloneSince(): number | undefined
   /** Named point of the way, for the tests that end the process there. */
   passed?(point: 'create-committed'): void
 }
 
 export function createCommandInserts(deps: CommandInsertsDeps): CommandInserts {
   const { db, settings, metrics, clock } = deps
+  const queueRoom = createQueueRoom(deps)
   const limits = { maxPendingPerClient: settings.MAX_PENDING_PER_CLIENT, dayTimeZone: settings.DAY_TIME_ZONE }
 
   /** Announced only now, so that nobody's session waits for more than the one statement. */
@@ -46,9 +52,15 @@ export function createCommandInserts(deps: CommandInsertsDeps): CommandInserts {
       command,
       ...deps.dispatch.announce(command.id, command.target, command.notBefore === null),
     }))
-    const withClaims = announced.map(({ command, claims }) => ({ ...command, claims }))
-    const inserted = await insertCommands(db, withClaims, limits).catch((error) => {
+    const places = queueRoom.begin(commands.map(({ target }) => target))
+    const complete = announced.map(({ command, claims }, at) => ({
+      ...command,
+      claims,
+      sure: places.sure[at] as boolean,
+    }))
+    const inserted = await insertCommands(db, complete, limits).catch((error) => {
       for (const { settle } of announced) settle('unknown')
+      places.end()
       throw error
     })
     // One statement has one time for all of them.
@@ -58,6 +70,7 @@ export function createCommandInserts(deps: CommandInsertsDeps): CommandInserts {
       deps.passed?.('create-committed')
     }
     const results = new Map(inserted.map((result) => [result.id, result]))
+    places.end(commands.map(({ id }) => results.get(id)?.room))
     return announced.map(({ command, settle }) => {
       const result = results.get(command.id) as InsertedCommand
       settle(result.refusal === null ? storedCommand(command, result) : 'refused')
@@ -75,6 +88,7 @@ export function createCommandInserts(deps: CommandInsertsDeps): CommandInserts {
       clock.observe((await readDatabaseClock(db)).getTime())
     },
     newId: createCommandIds(clock),
+    requeued: queueRoom.requeued,
     add(command) {
       const { single, group } = command.quota === null ? free : limited
       // Ten thousand rows take their time: nobody's command for one client is stored behind them.

@@ -224,6 +224,7 @@ describe('the day limit', () => {
       ttlSeconds: 60,
       expectedTargets: null,
       claims: new Map(),
+      sure: false,
       quota: { everyone: null, byClient: new Map([['c1', '*']]), dayLimits: { '*': 10 } },
     }
     const limits = { maxPendingPerClient: 10_000, dayTimeZone: 'UTC' }

@@ -37,6 +37,7 @@ const command = (target: Target, claims: Record<string, EarlyClaim>, more: Parti
   expectedTargets: null,
   quota: null,
   claims: new Map(Object.entries(claims)),
+  sure: false,
   ...more,
 })
 
