@@ -124,7 +124,10 @@ export function createControl(deps: ControlDeps): Control {
     metrics,
     clock,
     backoff: { baseSeconds: settings.RETRY_BACKOFF_SECONDS, maxSeconds: settings.RETRY_BACKOFF_MAX_SECONDS },
-    onDown: (error) => log.warn({ reason: (error as Error).message }, 'the database does not answer; reports wait'),
+    onDown(error) {
+      log.warn({ reason: (error as Error).message }, 'the database does not answer; reports wait')
+      commandInserts.recount()
+    },
     ...(deps.random ? { random: deps.random } : {}),
   })
   const dispatch: Dispatch = createDispatch({
@@ -161,7 +164,7 @@ export function createControl(deps: ControlDeps): Control {
     uplink,
     pingTimeoutSeconds: settings.HTTP_PING_TIMEOUT_SECONDS,
   })
-  const commandInserts = createCommandInserts({
+  const commandInserts: CommandInserts = createCommandInserts({
     db,
     settings,
     metrics,
@@ -246,6 +249,7 @@ export function createControl(deps: ControlDeps): Control {
   observeDatabase(metrics, db, log, settings.DATABASE_TIMEOUT_SECONDS)
   observeSessions(metrics, sessions, settings.METRICS_MAX_LABEL_VALUES)
   ledger.onChange(metrics.executionChanged)
+  ledger.onReturn(commandInserts.recount)
   const writers = [commandInserts, sessions, uplink, ledger]
   // Work that has become claimable is news for the client's session; so is a place in the window, if anything waits for it.
   ledger.onChange(({ commandId, clientId }, before, after) => {

@@ -11,19 +11,21 @@ const CLIENT = sql.raw('id, disabled, session_epoch is not null and not silent a
 const reason = (waiting: RawBuilder<unknown>, maxPendingPerClient: number) => sql`
   case when disabled then 'disabled' when priority < 10 and ${waiting} > ${maxPendingPerClient} then 'queue_full' end as reason`
 
-/** The place of a row among those for the same client that will be stored. */
-const PLACE = sql`count(*) filter (where takes_place) over (partition by client_id order by ord)::integer`
+/** The place of a row among those for the same client that will be stored, and among all of them: nobody knows for certain before. */
+const PLACE = sql`count(*) filter (where takes_place) over (partition by client_id order by ord)`
+const PLACE_AT_MOST = sql`count(*) over (partition by client_id order by ord)::integer`
 
 /**
  * One row has one client at most, which is therefore looked at with it. A client's row is locked as it is read. What waits is
- * counted where it is not sure that there is room, and tells how much of it is left.
+ * counted where it is not sure that there is room, and tells how much of it is left at least.
  */
 const single = (maxPendingPerClient: number, lock: RawBuilder<unknown>) => sql`
   targets as materialized (
     select id, client_id, online, pending, ${reason(sql`pending + place`, maxPendingPerClient)},
-      case when not sure then ${maxPendingPerClient} - pending - place end as room
+      case when not sure then ${maxPendingPerClient} - pending - place_at_most end as room
     from (
-      select i.id, i.priority, i.sure, i.client_id, k.disabled, k.online, ${PLACE} as place,
+      select i.id, i.priority, i.sure, i.client_id, k.disabled, k.online,
+        ${PLACE} as place, ${PLACE_AT_MOST} as place_at_most,
         case when i.sure then 0 else (select count(*)::integer from ${pendingOf(sql`i.client_id`)} e) end as pending
       from input i
       cross join lateral (select ${CLIENT} from clients where id = i.client_id and deleted_at is null offset 0 ${lock}) k

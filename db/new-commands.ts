@@ -64,7 +64,7 @@ export interface DayQuotas {
 interface Judged {
   id: string
   day: DayQuotas | null
-  /** For how many more its client's queue has room, where that was counted; below 0 it is too full. */
+  /** For how many more its client's queue has room at least, where that was counted; below 0: it had none for this one. */
   room: number | null
 }
 

@@ -15,7 +15,7 @@ export interface Nodes {
   leads(): boolean
   /** Living nodes beside this one, as of the last renewal. */
   others(): number
-  /** On the clock of performance.now(), since when there are none, as of the last renewal; undefined: there are. */
+  /** On the clock of performance.now(), since when there is no trace of any, as of the last renewal; undefined: there is. */
   aloneSince(): number | undefined
   start(): void
   /** Gives the lease back: call it when no session is left. */
@@ -67,7 +67,8 @@ export function createNodes({ db, log, leaseSeconds, onDead }: NodesDeps): Nodes
     const living = found.filter((other) => !other.expired && !gone.includes(other))
     const dead = mayJudge ? found.filter((other) => !living.includes(other)) : gone
     others = living.length
-    aloneSince = others > 0 ? undefined : (aloneSince ?? performance.now())
+    // Whoever is not known to live may have, and have done something, since the last renewal.
+    aloneSince = found.length > 0 ? undefined : (aloneSince ?? performance.now())
     leads = !living.some(({ older }) => older)
     if (dead.length === 0 || !leads) return false
     log.warn({ nodes: dead.map(({ name }) => name) }, 'nodes are gone: their sessions are ended')

@@ -1,4 +1,4 @@
-import type { Db } from '../../db/connect.ts'
+import { type Db, isDatabaseDown } from '../../db/connect.ts'
 import { type InsertedCommand, insertCommands, type NewCommand, readDatabaseClock } from '../../db/new-commands.ts'
 import type { Settings } from '../../schemas/settings.ts'
 import { type Batcher, createBatcher } from '../batcher.ts'
@@ -8,7 +8,7 @@ import type { NewWork } from '../executions/ledger.ts'
 import { newExecution } from '../executions/states.ts'
 import type { Metrics } from '../metrics/metrics.ts'
 import { createCommandIds } from './command-ids.ts'
-import { createQueueRoom } from './queue-room.ts'
+import { createQueueRoom, type QueueRoomDeps } from './queue-room.ts'
 
 /** A command before it is known who claims it with the create, and whether its client's queue has to be counted. */
 export type CommandToStore = Omit<NewCommand, 'claims' | 'sure'>
@@ -24,6 +24,8 @@ export interface CommandInserts {
   add(command: CommandToStore): Promise<InsertedCommand>
   /** Something that was not pending has come back into the client's queue. */
   requeued(clientId: string): void
+  /** Nobody knows what has come back: each queue is counted again. */
+  recount(): void
   /** Whether commands were refused just now for want of PostgreSQL. */
   failing(): boolean
   stop(): Promise<void>
@@ -35,8 +37,7 @@ export interface CommandInsertsDeps {
   metrics: Metrics
   clock: DatabaseClock
   dispatch: Pick<Dispatch, 'announce'>
-  /** Since when no other node stores commands; undefined: others do. */
-  aloneSince(): number | undefined
+  aloneSince: QueueRoomDeps['aloneSince']
   /** Named point of the way, for the tests that end the process there. */
   passed?(point: 'create-committed'): void
 }
@@ -59,8 +60,10 @@ export function createCommandInserts(deps: CommandInsertsDeps): CommandInserts {
       sure: places.sure[at] as boolean,
     }))
     const inserted = await insertCommands(db, complete, limits).catch((error) => {
-      for (const { settle } of announced) settle('unknown')
       places.end()
+      // It may have been committed all the same.
+      if (isDatabaseDown(error)) queueRoom.forget()
+      for (const { settle } of announced) settle('unknown')
       throw error
     })
     // One statement has one time for all of them.
@@ -89,6 +92,7 @@ export function createCommandInserts(deps: CommandInsertsDeps): CommandInserts {
     },
     newId: createCommandIds(clock),
     requeued: queueRoom.requeued,
+    recount: queueRoom.forget,
     add(command) {
       const { single, group } = command.quota === null ? free : limited
       // Ten thousand rows take their time: nobody's command for one client is stored behind them.

@@ -1,8 +1,8 @@
 import type { Target } from '../../schemas/commands.ts'
 
 /**
- * How many commands more the queues of clients take at least, so that PostgreSQL need not count what waits for each of them. It is
- * what a statement has counted, less what this node stored since: that a queue gets shorter is not looked at, and a client of which
+ * For how many commands more the queues of clients have room at least, so that PostgreSQL need not count what waits for each of
+ * them: what a statement has counted, less what was stored since. That a queue gets shorter is not looked at; a client of whose room
  * nothing is left here is counted again. With other nodes, which store as well, nothing is known.
  */
 export interface QueueRoom {
@@ -10,17 +10,19 @@ export interface QueueRoom {
   begin(targets: Target[]): Places
   /** Something that was not pending is so again. */
   requeued(clientId: string): void
+  /** Nobody knows what was stored: everything is counted again. */
+  forget(): void
 }
 
 interface Places {
-  /** Who has room for its command, whatever else happens meanwhile; the others are to be counted. In the order of the targets. */
+  /** Who has room for its command; the others are to be counted. In the order of the targets. */
   sure: boolean[]
-  /** For how many more there is room behind each, where it was counted. Nothing, if it is not known what was stored. */
-  end(left?: (number | null | undefined)[]): void
+  /** The room that is left behind each of them at least, where it was counted; nothing if the statement has failed. */
+  end(room?: (number | null | undefined)[]): void
 }
 
 export interface QueueRoomDeps {
-  /** Since when no other node stores commands; undefined: others do. */
+  /** Since when no other node stores commands, as of the last renewal of the lease; undefined: others do. */
   aloneSince(): number | undefined
 }
 
@@ -28,42 +30,53 @@ export interface QueueRoomDeps {
 const MAX_CLIENTS = 100_000
 
 export function createQueueRoom({ aloneSince }: QueueRoomDeps): QueueRoom {
-  const room = new Map<string, number>()
-  /** Statements on their way, and what a count may have missed: those that began, and what came back. */
+  const known = new Map<string, number>()
+  /** What `aloneSince` said when this was learnt. */
+  let knownSince: number | undefined
   let running = 0
-  let news = 0
-  let since: number | undefined
+  /** Grows with whatever a statement that is under way may not have seen. */
+  let changes = 0
+  /** Whose queue got longer while statements were under way. */
+  const grown = new Set<string>()
 
   function take(clientId: string): boolean {
-    const places = room.get(clientId) ?? 0
-    if (places > 0) room.set(clientId, places - 1)
-    return places > 0
+    const room = known.get(clientId) ?? 0
+    if (room > 0) known.set(clientId, room - 1)
+    return room > 0
+  }
+
+  function forget(): void {
+    known.clear()
+    changes++
   }
 
   return {
     begin(targets) {
       // Whom a group is for, only PostgreSQL knows.
-      if (aloneSince() !== since || targets.some(({ kind }) => kind !== 'client')) room.clear()
-      since = aloneSince()
+      if (aloneSince() !== knownSince || targets.some(({ kind }) => kind !== 'client')) forget()
+      knownSince = aloneSince()
       const isAlone = running === 0
+      if (isAlone) grown.clear()
       running++
-      const begun = ++news
+      const begun = ++changes
       return {
         sure: targets.map((target) => target.kind === 'client' && take(target.clientId)),
-        end(left = []) {
+        end(room = []) {
           running--
-          if (!isAlone || news !== begun || since === undefined || since !== aloneSince()) return
-          if (room.size > MAX_CLIENTS) room.clear()
-          for (const [at, places] of left.entries()) {
+          if (!isAlone || changes !== begun || knownSince === undefined || aloneSince() !== knownSince) return
+          if (known.size > MAX_CLIENTS) known.clear()
+          for (const [at, left] of room.entries()) {
             const target = targets[at]
-            if (target?.kind === 'client' && typeof places === 'number') room.set(target.clientId, places)
+            if (target?.kind !== 'client' || typeof left !== 'number' || grown.has(target.clientId)) continue
+            known.set(target.clientId, left)
           }
         },
       }
     },
     requeued(clientId) {
-      news++
+      if (running > 0) grown.add(clientId)
       take(clientId)
     },
+    forget,
   }
 }

@@ -24,6 +24,22 @@ async function accepted(clientId: string, of: number): Promise<number> {
   return count
 }
 
+/** Statements that store commands for the client have seen what there is, and wait. */
+async function lockClient(id: string) {
+  const holder = new pg.Client({ connectionString: server.database_.url })
+  await holder.connect()
+  await holder.query('begin')
+  await holder.query('select 1 from clients where id = $1 for update', [id])
+  return {
+    async waiting(): Promise<number> {
+      const waiting = `select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`
+      return (await server.sql(waiting)).length
+    },
+    release: () => holder.query('commit'),
+    [Symbol.asyncDispose]: () => holder.end(),
+  }
+}
+
 test('what a zone and everybody got since counts', async () => {
   await register('c1', ['A'])
   expect(await accepted('c1', 1)).toBe(1)
@@ -52,30 +68,40 @@ test.each([
   await register(id, [id])
   const targets = [{ clientId: id }, { zone: id }]
   if (id === 'c4') targets.reverse()
-  const holder = new pg.Client({ connectionString: server.database_.url })
-  await holder.connect()
-  await holder.query('begin')
-  await holder.query(`select 1 from clients where id = $1 for update`, [id])
-  const waiting = (): Promise<unknown[]> =>
-    server.sql(`select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`)
+  await using lock = await lockClient(id)
   const answers: ReturnType<typeof send>[] = []
   for (const target of targets) {
     answers.push(send(target))
-    await until(async () => (await waiting()).length === answers.length, 'the command waits')
+    await until(async () => (await lock.waiting()) === answers.length, 'the command waits')
   }
-  await holder.query('commit')
-  await holder.end()
+  await lock.release()
   for (const answer of answers) expect((await answer).status).toBe(201)
   expect(await accepted(id, 5)).toBe(3)
   expect(await pending(id)).toBe(5)
 })
 
-test('what has no room takes none, and what leaves the queue makes room', async () => {
+test('what waits again while another command is being stored counts', async () => {
   await register('c5')
-  expect(await accepted('c5', 8)).toBe(5)
+  const { body } = await send({ clientId: 'c5' }, { ttlSeconds: 1 })
+  await until(async () => (await pending('c5')) === 0, 'it is expired')
+  // Whoever knows something counts no more.
+  expect((await send({ broadcast: true })).status).toBe(201)
+  await using lock = await lockClient('c5')
+  const stored = send({ clientId: 'c5' })
+  await until(async () => (await lock.waiting()) === 1, 'the command waits')
+  await server.api.post(`/commands/${body.id}/retry`, { ttlSeconds: 3600 })
+  await until(async () => (await pending('c5')) === 2, 'it waits again')
+  await lock.release()
+  expect((await stored).status).toBe(201)
+  expect(await accepted('c5', 5)).toBe(2)
+})
+
+test('what has no room takes none, and what leaves the queue makes room', async () => {
+  await register('c6')
+  expect(await accepted('c6', 8)).toBe(5)
   const [oldest] = await server.sql(
-    `select command_id from executions where client_id = 'c5' order by command_id limit 1`,
+    `select command_id from executions where client_id = 'c6' order by command_id limit 1`,
   )
   await server.api.post(`/commands/${oldest?.command_id}/cancel`)
-  expect(await accepted('c5', 3)).toBe(1)
+  expect(await accepted('c6', 3)).toBe(1)
 })

@@ -4,9 +4,9 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { transition } from '../../control/executions/lifecycle.ts'
 import { newExecution } from '../../control/executions/states.ts'
 import { loadExecutions } from '../../db/executions.ts'
-import { type EarlyClaim, type InsertedCommand, insertCommands, type NewCommand } from '../../db/new-commands.ts'
-import type { Target } from '../../schemas/commands.ts'
+import { type InsertedCommand, insertCommands, type NewCommand } from '../../db/new-commands.ts'
 import { BACKOFF } from './support/inputs.ts'
+import { command, only } from './support/new-commands.ts'
 import { clientIds, fill, openStore, type Store } from './support/store.ts'
 
 let store: Store
@@ -16,32 +16,6 @@ beforeAll(async () => {
 afterAll(() => store.stop())
 
 const EPOCH = 7
-
-const command = (target: Target, claims: Record<string, EarlyClaim>, more: Partial<NewCommand> = {}): NewCommand => ({
-  id: randomUUID(),
-  principalId: randomUUID(),
-  createdBy: 'test',
-  idempotencyKey: null,
-  requestHash: null,
-  target,
-  action: 'do',
-  payload: undefined,
-  priority: 5,
-  delivery: 'at_most_once',
-  startTimeoutSeconds: 60,
-  timeoutSeconds: 90,
-  maxRetries: 2,
-  notBefore: null,
-  expiresAt: null,
-  ttlSeconds: 3600,
-  expectedTargets: null,
-  quota: null,
-  claims: new Map(Object.entries(claims)),
-  sure: false,
-  ...more,
-})
-
-const only = (clientId: string): Target => ({ kind: 'client', clientId })
 
 const insert = (...commands: NewCommand[]): Promise<InsertedCommand[]> =>
   insertCommands(store.db, commands, { maxPendingPerClient: 3, dayTimeZone: 'UTC' })

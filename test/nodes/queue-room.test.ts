@@ -1,6 +1,8 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { createTestDatabase, type TestDatabase } from '../support/database.ts'
+import type { Http } from '../support/http.ts'
 import { startServer, type TestServer } from '../support/server.ts'
+import { startServerProcess } from '../support/server-process.ts'
 import { until } from '../support/until.ts'
 
 const SETTINGS = { MAX_PENDING_PER_CLIENT: 5, NODE_LEASE_SECONDS: 1 }
@@ -17,7 +19,7 @@ afterAll(async () => {
   await database.drop()
 })
 
-const send = async (server: TestServer, clientId: string): Promise<number> =>
+const send = async (server: { api: Http }, clientId: string): Promise<number> =>
   (await server.api.post('/commands', { clientId, action: 'print' })).status
 
 /** The oldest node has heard of what was committed before. */
@@ -53,4 +55,23 @@ test('so does what a node stored that has come and gone, though the other one st
   await second.stop()
   await renewed()
   expect(await send(first, 'c2')).toBe(429)
+})
+
+test('and what one has stored that was killed before anybody had heard of it', async () => {
+  // Its first renewal is at its start, the next one much later.
+  const settings = { ...SETTINGS, NODE_LEASE_SECONDS: 15 }
+  const other = await createTestDatabase()
+  const alone = await startServer(settings, { database: other })
+  try {
+    await alone.api.post('/clients', { id: 'c3' })
+    expect(await send(alone, 'c3')).toBe(201)
+    const killed = await startServerProcess(other, { settings })
+    for (let index = 0; index < 4; index++) expect(await send(killed, 'c3')).toBe(201)
+    await killed.kill()
+    await until(async () => (await other.query('select 1 from nodes')).length === 1, 'it is known to be gone')
+    expect(await send(alone, 'c3')).toBe(429)
+  } finally {
+    await alone.stop()
+    await other.drop()
+  }
 })

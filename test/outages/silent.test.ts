@@ -90,6 +90,39 @@ describe('when a statement was carried out, and its answer is lost', () => {
   })
 })
 
+test('a command that waits again, which nobody was told of, counts against the limit of its client', async () => {
+  const scene = await startBreakable({ MAX_PENDING_PER_CLIENT: 2 })
+  const { server, network, database } = scene
+  const locker = new pg.Client({ connectionString: database.url })
+  await locker.connect()
+  try {
+    await server.api.post('/clients', { id: 'c1' })
+    const send = (more = {}) => server.api.post('/commands', { clientId: 'c1', action: 'print', ...more })
+    const [first] = [await send({ ttlSeconds: 1 }), await send({ ttlSeconds: 1 })]
+    const pending = async (): Promise<number> =>
+      (await database.query(`select 1 from executions where status = 'pending'`)).length
+    await until(async () => (await pending()) === 0, 'they are expired')
+    expect((await send()).status).toBe(201)
+    await locker.query('begin')
+    await locker.query('select 1 from executions where command_id = $1 for update', [first.body.id])
+    const retried = server.api.post(`/commands/${first.body.id}/retry`, { ttlSeconds: 3600 })
+    const blocked = `select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`
+    await until(async () => (await database.query(blocked)).length > 0, 'the retry at the lock')
+    network.mute()
+    await locker.query('commit')
+    await until(async () => (await pending()) === 2, 'it waits again')
+    expectProblem(await retried, 503, 'UNAVAILABLE')
+    network.cut()
+    network.thaw()
+    network.mend()
+    await healthy(server)
+    expectProblem(await send(), 429, 'QUEUE_FULL')
+  } finally {
+    await locker.end()
+    await scene.stop()
+  }
+})
+
 test('a connection that is lost without a word fails one request at most', async () => {
   const scene = await startBreakable({ SWEEP_INTERVAL_SECONDS: 3600 })
   try {
