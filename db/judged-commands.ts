@@ -50,17 +50,13 @@ const MEMBERS: Record<'zone' | 'broadcast', (lock: RawBuilder<unknown>) => RawBu
     cross join lateral (select ${CLIENT} from clients where deleted_at is null offset 0 ${lock}) k`,
 }
 
+/** One command, for many clients. */
 const group = (kind: 'zone' | 'broadcast', maxPendingPerClient: number, lock: RawBuilder<unknown>) => sql`
-  members as materialized (
-    select i.id, i.priority, i.ord, i.takes_place, k.id as client_id, k.disabled, k.online from input i ${MEMBERS[kind](lock)}
-  ),
-  waiting as materialized (
-    select m.client_id, (select count(*)::integer from ${pendingOf(sql`m.client_id`)} e) as pending
-    from (select distinct client_id from members) m
-  ),
   targets as materialized (
-    select id, client_id, online, pending, ${reason(sql`pending + ${PLACE}`, maxPendingPerClient)}
-    from members join waiting using (client_id)
+    select i.id, k.id as client_id, online, pending, ${reason(sql`pending + takes_place::integer`, maxPendingPerClient)}
+    from input i
+    ${MEMBERS[kind](lock)}
+    cross join lateral (select count(*)::integer as pending from ${pendingOf(sql`k.id`)} e) w
   ),
   target_lists as materialized (
     select id, null::integer as room, array_agg(client_id order by client_id) filter (where reason is null) as client_ids,
@@ -72,8 +68,8 @@ const group = (kind: 'zone' | 'broadcast', maxPendingPerClient: number, lock: Ra
 /**
  * Who of the `input` rows' targets exists, waits and is excluded, as `targets(id, client_id, online, pending, reason)`.
  * `input` has ord, id, client_id, zone, priority, sure (whether its client's queue has room for it in any case: 0 is then answered as
- * pending) and takes_place (whether it will be stored, as far as is known before), and targets of one `kind`: each kind more in a
- * statement would cost all of them.
+ * pending) and takes_place (whether it will be stored, as far as is known before), and targets of one `kind`, a group's row alone:
+ * each kind more in a statement would cost all of them.
  * A disabled or full client is a target with a reason not to be one.
  */
 export const targetsOf = (kind: Target['kind'], maxPendingPerClient: number, lock: RawBuilder<unknown>) =>

@@ -108,8 +108,8 @@ const COMMAND = {
 }
 
 /**
- * Judges and stores a batch of commands with one kind of target, their executions, events and idempotency keys in one statement.
- * Each row stands for itself: a refused one stores nothing. A group's list of clients is frozen here.
+ * Judges and stores a batch of commands for one client each, or one for a group, with their executions, events and idempotency keys in
+ * one statement. Each row stands for itself: a refused one stores nothing. A group's list of clients is frozen here.
  * A twin of a key that is being committed elsewhere waits for it. Only a batch with a quota claim asks for quotas.
  * What a session takes at once is stored as `transition` would leave it after its claim, if it is its client's current session.
  */
@@ -119,7 +119,8 @@ export async function insertCommands(
   { maxPendingPerClient, dayTimeZone }: { maxPendingPerClient: number; dayTimeZone: string },
 ): Promise<InsertedCommand[]> {
   const [kind, ...others] = new Set(commands.map(({ target }) => target.kind))
-  if (kind === undefined || others.length > 0) throw new Error('a batch is of commands with one kind of target')
+  if (kind === undefined || others.length > 0 || (kind !== 'client' && commands.length > 1))
+    throw new Error('a batch is of commands for one client each, or of one for a group')
   const limited = commands.some(({ quota }) => quota !== null)
   const claims = commands.flatMap(({ id, claims }) =>
     [...claims].map(([clientId, claim]) => [`${id} ${clientId}`, claim] as const),
