@@ -52,9 +52,11 @@ export function startLoad(stand: Stand, options: LoadOptions): Load {
 
   async function create(number: number): Promise<void> {
     const key = `${options.prefix ?? 'load'}-${number}`
-    const action = luck.chance(0.8) ? 'print' : 'index'
+    const { kind, ...target } = draw()
+    // A broadcast is a large part of all there is: were it left to chance, a few of them could be most of it.
+    const action = luck.everyNth(kind, 5) ? 'index' : 'print'
     const payload: Work = { thinkMs: luck.between(0, thinkMs), fails: luck.chance(0.05) }
-    const body = { ...target(), action, payload, priority: luck.between(1, 10) }
+    const body = { ...target, action, payload, priority: luck.between(1, 10) }
     const answer = await untilConfirmed(() => stand.api.post('/commands', body, { 'idempotency-key': key }))
     if (answer.status !== 201 && answer.status !== 200)
       throw new Error(`command ${number}: ${answer.status} ${JSON.stringify(answer.body)}`)
@@ -69,11 +71,11 @@ export function startLoad(stand: Stand, options: LoadOptions): Load {
     load.cancelled++
   }
 
-  function target(): Record<string, unknown> {
-    const kind = luck.next()
-    if (kind < 0.005) return { broadcast: true }
-    if (kind < 0.05) return { zone: luck.pick(options.zones) }
-    return { clientId: luck.pick(options.clientIds) }
+  function draw(): { kind: string } & Record<string, unknown> {
+    const drawn = luck.next()
+    if (drawn < 0.005) return { kind: 'broadcast', broadcast: true }
+    if (drawn < 0.05) return { kind: 'zone', zone: luck.pick(options.zones) }
+    return { kind: 'client', clientId: luck.pick(options.clientIds) }
   }
 
   /** No answer, 503, 408 (nobody read it in time) and 429 (too much waits for that client) mean the same: not confirmed. */
